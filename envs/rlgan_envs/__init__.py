@@ -1,0 +1,1 @@
+"""Environments that ship with rlgan, declared as any third party declares its own."""

@@ -1,0 +1,112 @@
+"""Cart-pole (Barto, Sutton & Anderson 1983) with the constants of Gymnasium's CartPole-v1, equal to it step by step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+from annotated_types import Gt
+from gymnasium.spaces import Box, Discrete
+from torch import Generator, Tensor
+
+from rlgan.core.protocols import Bound, Policy, State
+from rlgan.hookspecs import hookimpl
+from rlgan.specs import EnvSpec, Score
+
+GRAVITY, CART, POLE, HALF_LENGTH, FORCE, TAU = 9.8, 1.0, 0.1, 0.5, 10.0, 0.02
+X_LIMIT, THETA_LIMIT = 2.4, 12 * 2 * math.pi / 360
+
+
+@dataclass(frozen=True)
+class CartPoleConfig:
+    max_steps: Annotated[int, Gt(0)] = 500
+    """Length at which an episode is truncated; 500 as in CartPole-v1."""
+
+
+class CartPole:
+    """State ``x`` (n, 4): cart position (m), its velocity (m/s), pole angle (rad), its velocity (rad/s).
+
+    Action 1 pushes right and 0 left with 10 N. Reward 1 a step, also on the one that ends the episode. Terminated when
+    the cart leaves +-2.4 m or the pole +-12 degrees. Euler steps of 0.02 s.
+    """
+
+    def __init__(self, config: CartPoleConfig, device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
+        self.max_steps = config.max_steps
+        self.device, self.dtype = device, dtype
+        high = np.array([2 * X_LIMIT, np.inf, 2 * THETA_LIMIT, np.inf], np.float32)
+        self.observation_space = Box(-high, high, dtype=np.float32)
+        self.action_space = Discrete(2)
+
+    def reset(self, n: int, rng: Generator | None) -> State:
+        """Uniform in +-0.05 in each coordinate."""
+        x = torch.rand((n, 4), generator=rng, device=self.device, dtype=self.dtype)
+        return {"x": x.sub_(0.5).mul_(0.1)}
+
+    def observe(self, state: State) -> Tensor:
+        """The state itself, (n, 4)."""
+        return state["x"].clone()
+
+    def step(self, state: State, action: Tensor, rng: Generator | None) -> tuple[State, Tensor, Tensor]:
+        """One Euler step of the equations in Florian (2007), without friction."""
+        x, x_dot, theta, theta_dot = state["x"].unbind(-1)
+        cos, sin = theta.cos(), theta.sin()
+        total, moment = CART + POLE, POLE * HALF_LENGTH
+        push = (action * (2 * FORCE) - FORCE + moment * theta_dot.square() * sin) / total
+        theta_acc = (GRAVITY * sin - cos * push) / (HALF_LENGTH * (4.0 / 3.0 - (POLE / total) * cos.square()))
+        x_acc = push - (moment / total) * theta_acc * cos
+        moved = torch.stack((x_dot, x_acc, theta_dot, theta_acc), -1).mul_(TAU).add_(state["x"])
+        terminated = (moved[:, 0].abs() > X_LIMIT) | (moved[:, 2].abs() > THETA_LIMIT)
+        return {"x": moved}, torch.ones_like(x), terminated
+
+    def references(self) -> dict[str, Policy | Bound]:
+        """Random pushes; a hand-tuned linear feedback; the longest possible episode."""
+
+        def random(state: State, rng: Generator | None) -> Tensor:
+            return torch.randint(2, state["x"].shape[:1], generator=rng, device=self.device)
+
+        def feedback(state: State, rng: Generator | None) -> Tensor:
+            gains = torch.tensor([0.1, 0.3, 1.0, 0.5], device=self.device, dtype=self.dtype)
+            return (state["x"] @ gains > 0).long()
+
+        return {
+            "random": random,
+            "linear feedback": feedback,
+            "optimum": Bound(self.max_steps, "one reward for each step up to the time limit", "by definition"),
+        }
+
+    def render(self, state: State, i: int) -> np.ndarray:
+        """Side view, (400, 600, 3) uint8."""
+        import cv2
+
+        x, _, theta, _ = state["x"][i].tolist()
+        scale, ground = 600 / (2 * X_LIMIT * 1.1), 300
+        frame = np.full((400, 600, 3), 248, np.uint8)
+        line = {"lineType": cv2.LINE_AA}
+        cv2.line(frame, (0, ground), (600, ground), (120, 125, 133), 2, **line)
+        for limit in (-X_LIMIT, X_LIMIT):
+            at = round(300 + limit * scale)
+            cv2.line(frame, (at, ground - 10), (at, ground + 10), (200, 70, 60), 2, **line)
+        cart = round(300 + x * scale)
+        cv2.rectangle(frame, (cart - 30, ground - 34), (cart + 30, ground - 4), (45, 55, 72), -1, **line)
+        length = 2 * HALF_LENGTH * scale
+        tip = (round(cart + length * math.sin(theta)), round(ground - 34 - length * math.cos(theta)))
+        cv2.line(frame, (cart, ground - 34), tip, (202, 130, 52), 9, **line)
+        cv2.circle(frame, (cart, ground - 34), 6, (129, 132, 203), -1, **line)
+        return frame
+
+
+@hookimpl
+def rlgan_specs() -> Iterable[EnvSpec]:
+    """Cart-pole."""
+    yield EnvSpec(
+        "cartpole",
+        CartPole,
+        CartPoleConfig,
+        "balance a pole on a cart; equal to Gymnasium's CartPole-v1, on the device",
+        scores=(Score("random", 22.3, "mean of 10,000 episodes, this env"), Score("optimum", 500.0, "time limit")),
+        tags=("control", "discrete"),
+    )

@@ -1,0 +1,143 @@
+"""The contracts between the core and its plugins. Shapes: N copies, B minibatch, T horizon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from gymnasium.spaces import Space
+from torch import Generator, Tensor
+
+Batch = dict[str, Tensor]
+State = dict[str, Tensor]
+Step = dict[str, Tensor]
+"""What one vector step gives: the next ``obs``, and ``reward, terminated, truncated, valid`` of the row just stepped, and
+whether the next row is the ``first`` of an episode."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The value of a policy that nobody needs to run: an optimum, a linear programme, a published score."""
+
+    value: float
+    how: str
+    source: str
+
+
+class Env(Protocol):
+    """A problem as pure functions, batched over the leading dimension, with fixed shapes. It knows no reset logic, no
+    time limit and no statistics: the VecEnv does these once for all.
+    """
+
+    observation_space: Space
+    action_space: Space
+    max_steps: int
+
+    def reset(self, n: int, rng: Generator | None) -> State:
+        """Draw n starting states; every tensor is (n, ...)."""
+        ...
+
+    def observe(self, state: State) -> Tensor:
+        """Return what the agent sees of each state, (n, ...)."""
+        ...
+
+    def step(self, state: State, action: Tensor, rng: Generator | None) -> tuple[State, Tensor, Tensor]:
+        """Return the next state, reward (n,) float and terminated (n,) bool, changing nothing in place."""
+        ...
+
+
+class Renders(Protocol):
+    """An env that can be watched."""
+
+    def render(self, state: State, i: int) -> np.ndarray:
+        """Picture of copy i, (H, W, 3) uint8."""
+        ...
+
+
+Policy = Callable[[State, Generator | None], Tensor]
+"""A reference policy: batched, sees the true state."""
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """What an agent is told of its run."""
+
+    observation: Space
+    action: Space
+    steps: int
+    """Length of the run in agent steps, summed over copies: what schedules are fractions of."""
+    stack: int = 1
+    """Frames that the env stacks along the first axis of an observation."""
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """On-policy rows: collect a horizon, prepare it once, pass over it in minibatches."""
+
+    horizon: int
+    minibatch: int
+    epochs: int = 1
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Off-policy rows: a ring, sampled uniformly.
+
+    ``updates`` minibatches follow every ``every`` rows, whatever the number of copies: the ratio is the algorithm's.
+    """
+
+    capacity: int
+    batch_size: int
+    every: int = 1
+    updates: int = 1
+    start: int = 0
+    n_step: int = 1
+    gamma: float = 0.99
+
+
+SourceSpec = Rollouts | Replay
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of a learner's work, declared as data. The trainer runs it."""
+
+    name: str
+    source: SourceSpec
+    update: Callable[[Batch], dict[str, Tensor]]
+    """One minibatch: loss, backward, clip, optimiser. Returns 0-d metrics. May be captured."""
+    until: int | None = None
+    """Budget in ``unit``; None is the steps of the run."""
+    unit: Literal["steps", "updates"] = "steps"
+    prepare: Callable[[Batch], Batch] | None = None
+    """Rollouts only: once per rollout, under the parameters that collected it."""
+    periodic: tuple[tuple[int, Callable[[], None]], ...] = ()
+    """``(k, f)``: f runs after every k-th update, outside of what is captured. Counted on the host, so that rare and
+    costly work (copying a large target network) costs nothing in between."""
+
+
+class Agent(Protocol):
+    """Acts and learns. No base class is needed."""
+
+    def carry(self, n: int) -> Any:
+        """Fresh recurrent state of n copies, or None."""
+        ...
+
+    def act(self, obs: Tensor, carry: Any, step: Tensor, explore: bool) -> tuple[Batch, Any]:
+        """Return ``{"action": (n, ...), extras}`` and the next carry; ``step`` () int64 counts agent steps so far.
+
+        ``explore=False`` is the evaluation of the protocol, which may keep a small epsilon.
+        """
+        ...
+
+    def phases(self) -> list[Phase]: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that training changes, as a tree of tensors and numbers."""
+        ...
+
+    def load_state_dict(self, tree: dict[str, Any]) -> None:
+        """Copy a tree that state_dict made into the live tensors."""
+        ...

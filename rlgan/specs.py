@@ -1,0 +1,106 @@
+"""What a plugin says about itself: typed records, read without importing torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+API = 1
+"""Version of the plugin contract. A spec made for another one is reported as broken, never half-used."""
+
+
+@dataclass(frozen=True)
+class NoConfig:
+    """Settings of a plugin that has none."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Tuned values for one agent in one env, ranked above defaults and below files and the command line."""
+
+    name: str
+    env: str
+    """Name of the env that the values were tuned for."""
+    values: Mapping[str, Any]
+    """Dotted keys as on the command line: ``{"steps": 50_000, "agent.lr": 1e-3, "env.sticky": 0.25}``."""
+    default: bool = False
+    """Taken by ``preset=auto`` when the env matches."""
+    note: str = ""
+    """One sentence that the run prints at its start: what to expect, and when."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A known result that a report sets beside ours."""
+
+    who: str
+    value: float
+    source: str
+    """Paper or page, and the protocol where it differs."""
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    name: str
+    factory: Callable[..., Any]
+    """``factory(spaces, config, device) -> Agent``."""
+    config: type
+    """Frozen dataclass; the docstring under each field is its help."""
+    summary: str
+    refuses: Callable[[Any, Any], str | None]
+    """``refuses(observation_space, action_space)``: why the agent cannot act there, or None."""
+    presets: tuple[Preset, ...] = ()
+    extra: str | None = None
+    """The optional dependency group that must be installed, as in ``pip install "rlgan[extra]"``."""
+    tags: tuple[str, ...] = ()
+    api: int = API
+    kind: Literal["agents"] = field(default="agents", init=False)
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    name: str
+    factory: Callable[..., Any]
+    """Device env: ``factory(config, device, dtype) -> Env``. Host env: ``factory(config, argument, copies, render) ->
+    gymnasium.vector.VectorEnv``, where ``argument`` is what follows the colon of ``env=family:argument``."""
+    config: type
+    summary: str
+    host: bool = False
+    """True for simulators that live on the CPU."""
+    family: bool = False
+    """True when the name is a prefix: ``env=atari:<rom>``."""
+    scores: tuple[Score, ...] = ()
+    extra: str | None = None
+    tags: tuple[str, ...] = ()
+    api: int = API
+    kind: Literal["envs"] = field(default="envs", init=False)
+
+
+@dataclass(frozen=True)
+class GeneratorSpec:
+    name: str
+    factory: Callable[..., Any]
+    config: type
+    summary: str
+    presets: tuple[Preset, ...] = ()
+    extra: str | None = None
+    tags: tuple[str, ...] = ()
+    api: int = API
+    kind: Literal["generators"] = field(default="generators", init=False)
+
+
+@dataclass(frozen=True)
+class TrackerSpec:
+    name: str
+    factory: Callable[..., Any]
+    """``factory(config, run_dir) -> object`` with any of the methods ``run_start``, ``metrics``, ``checkpoint``, ``run_end``."""
+    config: type
+    summary: str
+    extra: str | None = None
+    tags: tuple[str, ...] = ()
+    api: int = API
+    kind: Literal["hooks"] = field(default="hooks", init=False)
+
+
+Spec = AgentSpec | EnvSpec | GeneratorSpec | TrackerSpec
