@@ -1,0 +1,46 @@
+"""Ends a process whose simulator hangs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+from rlgan.errors import EnvError
+
+
+class Watchdog(threading.Thread):
+    """``with watchdog:`` around a call that may hang: after ``timeout`` seconds the process ends with exit code 4.
+
+    It counts its own ticks, so a process that was stopped or suspended does not look hung.
+    """
+
+    def __init__(self, timeout: float, sentence: str) -> None:
+        super().__init__(name="rlgan-watchdog", daemon=True)
+        self._timeout, self._sentence = timeout, sentence
+        self._tick = min(0.5, timeout / 5)
+        self._calls, self._busy = 0, False
+        self._closed = threading.Event()
+
+    def __enter__(self) -> None:
+        self._calls += 1
+        self._busy = True
+
+    def __exit__(self, *error: object) -> None:
+        self._busy = False
+
+    def run(self) -> None:
+        """Watch until closed."""
+        waited, seen = 0.0, 0
+        while not self._closed.wait(self._tick):
+            if not self._busy or seen != self._calls:
+                waited, seen = 0.0, self._calls
+                continue
+            waited += self._tick
+            if waited >= self._timeout:
+                print(self._sentence, file=sys.stderr, flush=True)
+                os._exit(EnvError.exit_code)
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._closed.set()
