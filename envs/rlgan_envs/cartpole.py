@@ -43,8 +43,7 @@ class CartPole:
 
     def reset(self, n: int, rng: Generator | None) -> State:
         """Uniform in +-0.05 in each coordinate."""
-        x = torch.rand((n, 4), generator=rng, device=self.device, dtype=self.dtype)
-        return {"x": x.sub_(0.5).mul_(0.1)}
+        return {"x": torch.empty((n, 4), device=self.device, dtype=self.dtype).uniform_(-0.05, 0.05, generator=rng)}
 
     def observe(self, state: State) -> Tensor:
         """The state itself, (n, 4)."""

@@ -95,6 +95,8 @@ class Replay:
     start: int = 0
     n_step: int = 1
     gamma: float = 0.99
+    clip_reward: bool = False
+    """Store the sign of each reward. Records and evaluations see the raw one."""
 
 
 SourceSpec = Rollouts | Replay
@@ -107,7 +109,8 @@ class Phase:
     name: str
     source: SourceSpec
     update: Callable[[Batch], dict[str, Tensor]]
-    """One minibatch: loss, backward, clip, optimiser. Returns 0-d metrics. May be captured."""
+    """One minibatch: loss, backward, clip, optimiser. Returns 0-d metrics. May be captured. ``batch["step"]`` () is the
+    number of agent steps so far, for schedules."""
     until: int | None = None
     """Budget in ``unit``; None is the steps of the run."""
     unit: Literal["steps", "updates"] = "steps"

@@ -22,38 +22,26 @@ class Statistics:
         self.length = zeros()
         self.steps = torch.zeros(copies, dtype=torch.int64, device=device)
         """Valid steps of each copy since the run began."""
-        self.sums = {name: zeros() for name in ("episodes", "return", "length", "square", *metrics)}
+        self.sums = {name: zeros() for name in ("episodes", "return", "length", *metrics)}
 
-    def update(
-        self,
-        reward: Tensor,
-        over: Tensor,
-        valid: Tensor,
-        cut: Tensor | None = None,
-        columns: slice = slice(None),
-        metrics: dict[str, Tensor] | None = None,
-    ) -> None:
-        """Account one row of each copy in ``columns``. All arguments are (n,).
+    def advance(self, reward: Tensor, valid: Tensor) -> Tensor:
+        """Add one row (N,) of rewards, 0 on invalid rows, and return the lengths (N,) so far.
 
-        ``over`` are true ends of games, at which ``metrics`` are read; ``cut`` ends a game without counting it. Invalid
-        rows clear the running sums, so nothing need be cleared at an end.
+        An invalid row clears the running sums, so nothing need be cleared at an end.
         """
-        running, length = self.running[columns], self.length[columns]
-        counted = valid.to(running.dtype)
-        running.add_(reward).mul_(counted)
-        length.add_(counted).mul_(counted)
-        self.steps[columns].add_(valid)
-        ended = over.to(running.dtype)
-        returned = running * ended
-        self.sums["episodes"][columns].add_(ended)
-        self.sums["return"][columns].add_(returned)
-        self.sums["square"][columns].addcmul_(returned, running)
-        self.sums["length"][columns].addcmul_(length, ended)
+        counted = valid.to(self.running.dtype)
+        self.running.mul_(counted).add_(reward)
+        self.steps.add_(valid)
+        return self.length.mul_(counted).add_(counted)
+
+    def finish(self, over: Tensor, metrics: dict[str, Tensor] | None = None) -> None:
+        """Count the games that are ``over`` (N,): true ends, at which ``metrics`` are read."""
+        ended = over.to(self.running.dtype)
+        self.sums["episodes"].add_(ended)
+        self.sums["return"].addcmul_(self.running, ended)
+        self.sums["length"].addcmul_(self.length, ended)
         for name, value in (metrics or {}).items():
-            self.sums[name][columns].addcmul_(value.to(running.dtype), ended)
-        if cut is not None:
-            running.masked_fill_(cut, 0.0)
-            length.masked_fill_(cut, 0.0)
+            self.sums[name].addcmul_(value.to(ended.dtype), ended)
 
     def take(self) -> dict[str, float | int | None]:
         """Read the games that ended since the last call, as means, and forget them. One copy to the host."""
@@ -63,12 +51,9 @@ class Statistics:
         for total in self.sums.values():
             total.zero_()
         n = totals.pop("episodes")
-        square = totals.pop("square")
         row: dict[str, float | int | None] = {"episodes": int(n)}
         for name, total in totals.items():
             row[f"{name}_mean"] = total / n if n else None
-        mean = totals["return"] / n if n else 0.0
-        row["return_std"] = max(square / n - mean * mean, 0.0) ** 0.5 if n else None
         return row
 
     def state_dict(self) -> dict[str, Any]:

@@ -25,6 +25,8 @@ class VecEnv(VectorEnv):
     """
 
     groups = 1
+    flies = False
+    """Whether a row can be in flight while the learner works."""
 
     def __init__(self, env: Env, copies: int, device: torch.device | str) -> None:
         self.env = env
@@ -42,7 +44,6 @@ class VecEnv(VectorEnv):
             self.state: State = env.reset(copies, None)
             names = tuple(env.metrics(self.state)) if hasattr(env, "metrics") else ()
         self.over = torch.zeros(copies, dtype=torch.bool, device=self.device)
-        self.valid = torch.ones(copies, dtype=torch.bool, device=self.device)
         self.statistics = Statistics(copies, self.device, names)
         self._has_metrics = bool(names)
         self._action: Tensor | None = None
@@ -70,11 +71,9 @@ class VecEnv(VectorEnv):
             torch.where(mask, start[name], state[name], out=value)
         reward = reward.masked_fill(fresh, 0.0)
         terminated = terminated & valid
-        # length is 0 on invalid rows and counts this row only inside update, hence the + 1
-        truncated = (self.statistics.length >= self.max_steps - 1) & valid & ~terminated
+        truncated = (self.statistics.advance(reward, valid) >= self.max_steps) & ~terminated
         torch.logical_or(terminated, truncated, out=self.over)
-        metrics = self.env.metrics(self.state) if self._has_metrics else None  # type: ignore[attr-defined]
-        self.statistics.update(reward, self.over, valid, metrics=metrics)
+        self.statistics.finish(self.over, metrics=self.env.metrics(self.state) if self._has_metrics else None)  # type: ignore[attr-defined]
         info = {"valid": valid, "first": fresh}
         return self.env.observe(self.state), reward, terminated, truncated, info
 

@@ -1,0 +1,202 @@
+"""Where rows live. Shapes: C rows of the ring, N copies, B batch, K batches drawn at once, S stacked frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlgan.core.protocols import Batch
+from rlgan.core.returns import n_step
+
+FLAGS = ("terminated", "truncated", "valid", "first")
+
+
+class Ring:
+    """The last C rows of N copies, each group of copies with a write head of its own.
+
+    Observations that stack S frames are kept as their newest frame alone and stacked again when drawn, never across the
+    ``first`` row of an episode nor across the write head: 1M Atari rows take 7.06 GB instead of 28.2.
+    """
+
+    def __init__(self, capacity: int, copies: int, groups: list[slice], stack: int, device: torch.device) -> None:
+        self.capacity = -(-capacity // copies)
+        self.copies, self.stack, self.device = copies, stack, device
+        self.groups = groups
+        self.written = [0] * len(groups)
+        """Rows written so far by each group; row r lies in slot r % C."""
+        self.fields: dict[str, Tensor] = {}
+
+    def _allocate(self, row: Batch) -> None:
+        for name, value in row.items():
+            shape = value.shape[2:] if name in ("obs", "final_obs") and self.stack > 1 else value.shape[1:]
+            # zeros come from untouched pages, so memory grows as rows arrive
+            self.fields[name] = torch.zeros(
+                (self.capacity, self.copies, *shape), dtype=value.dtype, device=self.device
+            )
+
+    def write(self, group: int, row: Batch) -> None:
+        """Append one row of a group; observations are stacked as the env gives them."""
+        if not self.fields:
+            self._allocate(row)
+        slot, columns = self.written[group] % self.capacity, self.groups[group]
+        for name, value in row.items():
+            newest = value[:, -1] if name in ("obs", "final_obs") and self.stack > 1 else value
+            self.fields[name][slot, columns].copy_(newest)
+        self.written[group] += 1
+
+    def _bounds(self, n: int) -> list[tuple[int, int]]:
+        """For each group the oldest row that can start a window of n rows, and how many can."""
+        bounds = []
+        for written in self.written:
+            # the frames below the oldest row are overwritten once the ring is full
+            low = written - self.capacity + self.stack - 1 if written > self.capacity else 0
+            bounds.append((low, written - n - low))
+        return bounds
+
+    def ready(self, n: int) -> bool:
+        """Whether windows of n rows, and the row after them, can be drawn from every group."""
+        return all(span > 0 for _, span in self._bounds(n))
+
+    def draw(self, count: int, batch_size: int, n: int, gamma: float) -> Batch:
+        """Draw K batches of windows of n rows, uniformly over valid starts with replacement; every field is (K, B, ...).
+
+        Twice as many candidates are drawn and valid ones come first, so shapes are fixed; a batch that still holds
+        invalid rows gives them ``weight`` 0.
+        """
+        wide = 2 * batch_size
+        column = torch.randint(self.copies, (count, wide), device=self.device)
+        row = self._rows(column, n)
+        valid = self.fields["valid"].view(-1)[row % self.capacity * self.copies + column]
+        order = (~valid).to(torch.uint8).argsort(dim=-1, stable=True)[:, :batch_size]
+        row, column, valid = (x.gather(1, order) for x in (row, column, valid))
+        batch = self._windows(row.view(-1), column.view(-1), n, gamma)
+        batch = {name: value.view(count, batch_size, *value.shape[1:]) for name, value in batch.items()}
+        weight = valid.to(batch["reward"].dtype)
+        batch["weight"] = weight / weight.mean(1, keepdim=True).clamp_min(1e-8)
+        return batch
+
+    def _rows(self, column: Tensor, n: int) -> Tensor:
+        """Draw a starting row for each column, uniformly over those whose whole window and next row are held."""
+        uniform = torch.rand(column.shape, device=self.device, dtype=torch.float64)
+        bounds = self._bounds(n)
+        if len(bounds) == 1:
+            low, span = bounds[0]
+            return low + (uniform * span).long()
+        low_of, span_of = torch.empty((2, self.copies), dtype=torch.int64, device=self.device)
+        for columns, (low, span) in zip(self.groups, bounds, strict=True):
+            low_of[columns], span_of[columns] = low, span
+        return low_of[column] + (uniform * span_of[column]).long()
+
+    def _at(self, name: str, row: Tensor, column: Tensor) -> Tensor:
+        field = self.fields[name]
+        return field.view(-1, *field.shape[2:]).index_select(0, row % self.capacity * self.copies + column)
+
+    def _windows(self, row: Tensor, column: Tensor, n: int, gamma: float) -> Batch:
+        """Cut windows at their first end; ``next_obs`` is the true observation after the cut."""
+        rewards, terminated, truncated = (
+            torch.stack([self._at(name, row + i, column) for i in range(n)])
+            for name in ("reward", "terminated", "truncated")
+        )
+        reward, discount, length = n_step(rewards, terminated, truncated, gamma)
+        batch = {"action": self._at("action", row, column), "reward": reward, "discount": discount}
+        batch["obs"] = self._observations(row, column)
+        batch["next_obs"] = self._observations(row + length, column)
+        if "final_obs" in self.fields:
+            self._use_final(batch["next_obs"], row + length - 1, column)
+        batch["index"] = row * self.copies + column
+        return batch
+
+    def _observations(self, row: Tensor, column: Tensor) -> Tensor:
+        if self.stack == 1:
+            return self._at("obs", row, column)
+        back = torch.arange(self.stack - 1, -1, -1, device=self.device)
+        rows = (row[:, None] - back).clamp_min(0)  # (B, S), oldest first
+        columns = column[:, None].expand_as(rows)
+        planes = self._at("obs", rows.reshape(-1), columns.reshape(-1))
+        planes = planes.view(len(row), self.stack, *planes.shape[1:])
+        first = self._at("first", rows.reshape(-1), columns.reshape(-1)).view_as(rows)
+        # plane i belongs to the episode unless an episode begins after it, up to the newest plane
+        begins = first[:, 1:].to(torch.uint8).flip(1).cummax(1).values.flip(1).bool()
+        return planes.masked_fill_(_pad(begins, planes.dim()), 0)
+
+    def _use_final(self, next_obs: Tensor, row: Tensor, column: Tensor) -> None:
+        """Put in the final observation where the window's last row ended in a simulator that resets in the same step."""
+        ended = self._at("terminated", row, column) | self._at("truncated", row, column)
+        final = self._at("final_obs", row, column)
+        if self.stack > 1:
+            before = self._observations(row, column)
+            final = torch.cat([before[:, 1:], final[:, None]], 1)
+        next_obs.copy_(torch.where(ended.view(-1, *[1] * (next_obs.dim() - 1)), final, next_obs))
+
+    def rows(self, group: int, start: int, stop: int) -> Batch:
+        """Return rows [start, stop) of a group in order of writing, for a checkpoint's segment."""
+        slots = torch.arange(start, stop, device=self.device) % self.capacity
+        return {name: field[slots][:, self.groups[group]] for name, field in self.fields.items()}
+
+    def restore(self, group: int, start: int, rows: Batch) -> None:
+        """Put back rows that `rows` gave; shapes decide the allocation."""
+        if not self.fields:
+            for name, value in rows.items():
+                self.fields[name] = torch.zeros(
+                    (self.capacity, self.copies, *value.shape[2:]), dtype=value.dtype, device=self.device
+                )
+        count = len(next(iter(rows.values())))
+        slots = torch.arange(start, start + count, device=self.device) % self.capacity
+        for name, value in rows.items():
+            self.fields[name][slots, self.groups[group]] = value.to(self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the write heads; the rows themselves go into segments."""
+        return {"written": list(self.written)}
+
+    def load_state_dict(self, tree: dict[str, Any]) -> None:
+        """Set the write heads."""
+        self.written = [int(w) for w in tree["written"]]
+
+
+class RolloutBuffer:
+    """T rows of N copies and, as row T, the next observation."""
+
+    def __init__(self, horizon: int, copies: int) -> None:
+        self.horizon, self.copies = horizon, copies
+        self.fields: Batch = {}
+
+    def write(self, t: int, columns: slice, row: Batch) -> None:
+        """Store row t of some copies; the fields of the first row decide the allocation."""
+        for name, value in row.items():
+            if name not in self.fields:
+                rows = self.horizon + (name == "obs")
+                self.fields[name] = torch.zeros(
+                    (rows, self.copies, *value.shape[1:]), dtype=value.dtype, device=value.device
+                )
+            self.fields[name][t, columns].copy_(value)
+
+
+def minibatches(fields: Batch, size: int, epochs: int) -> Any:
+    """Yield shuffled minibatches of a prepared rollout for each epoch.
+
+    ``fields`` are (T, N, ...). Valid rows come first in each epoch's order and wrap around, so every minibatch has
+    ``size`` rows and every valid row is seen; ``weight`` is 1 on valid rows.
+    """
+    valid = fields["valid"].reshape(-1)
+    flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in fields.items()}
+    count = len(valid)
+    if count % size:
+        raise ValueError(f"a rollout of {count} rows cannot be cut into minibatches of {size}")
+    for _ in range(epochs):
+        order = (torch.rand(count, device=valid.device) + 2 * (~valid)).argsort()
+        place = torch.arange(count, device=valid.device) % valid.sum()
+        order = order[place]
+        for start in range(0, count, size):
+            index = order[start : start + size]
+            batch = {name: value.index_select(0, index) for name, value in flat.items()}
+            batch["weight"] = torch.ones_like(batch["reward"])
+            yield batch
+
+
+def _pad(begins: Tensor, dims: int) -> Tensor:
+    """Add the newest plane, which is never masked, and trailing dimensions of planes."""
+    mask = torch.cat([begins, torch.zeros_like(begins[:, :1])], 1)
+    return mask.view(*mask.shape, *[1] * (dims - 2))

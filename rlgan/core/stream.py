@@ -1,0 +1,106 @@
+"""The run's one flow of rows: observation, carry, `first`, and the actions in flight. Phases share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlgan.core.protocols import Batch
+
+
+class Stream:
+    """Acts in an env and gives complete rows ``obs, first, action, extras, reward, terminated, truncated, valid``.
+
+    A fixed schedule makes overlap harmless: for each group of copies, `receive` the row in flight, store it, `launch`
+    the next one; so one group's simulators step while the other acts and the learner updates.
+    """
+
+    def __init__(self, env: Any, act: Callable[..., Any], carry: Callable[[int], Any]) -> None:
+        self.env, self.act, self._fresh = env, act, carry
+        self.columns = [env.columns(g) for g in range(env.groups)]
+        self.sizes = [c.stop - c.start for c in self.columns]
+        self.step = torch.zeros((), dtype=torch.int64, device=env.device)
+        """Valid steps so far, summed over copies."""
+        self.rows = 0
+        """Rows so far, summed over copies: the host's exact count."""
+        self.obs: list[Tensor] = []
+        self.first: list[Tensor] = []
+        self.carries: list[Any] = []
+        self.flight: list[Batch | None] = [None] * env.groups
+        """What act gave for the rows in flight."""
+        self.seconds = 0.0
+
+    def begin(self) -> None:
+        """Reset the env: the first observations of the run."""
+        for g, n in enumerate(self.sizes):
+            self.obs.append(self.env.start(g))
+            self.first.append(torch.ones(n, dtype=torch.bool, device=self.env.device))
+            self.carries.append(self._fresh(n))
+
+    def launch(self, g: int) -> None:
+        """Act on a group's observation and send the action off."""
+        n = self.sizes[g]
+        if self.carries[g] is not None:
+            mask = self.first[g]
+            fresh = self._fresh(n)
+            self.carries[g] = tuple(
+                torch.where(mask.view(-1, *[1] * (c.dim() - 1)), f, c)
+                for f, c in zip(fresh, self.carries[g], strict=True)
+            )
+        with torch.no_grad():
+            out, self.carries[g] = self.act(self.obs[g], self.carries[g], self.step, True)
+        self.flight[g] = out
+        self.env.send(g, out["action"])
+
+    def receive(self, g: int) -> Batch:
+        """Complete a group's row, launching it first if nothing is in flight."""
+        if self.flight[g] is None:
+            self.launch(g)
+        out = self.flight[g]
+        assert out is not None
+        self.flight[g] = None
+        step = self.env.receive(g)
+        row = {"obs": self.obs[g], "first": self.first[g], **out}
+        row |= {name: step[name] for name in ("reward", "terminated", "truncated", "valid")}
+        if "final_obs" in step:
+            row["final_obs"] = step["final_obs"]
+        self.obs[g], self.first[g] = step["obs"], step["first"]
+        self.step.add_(step["valid"].sum())
+        self.rows += self.sizes[g]
+        return row
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything, the env included."""
+        return {
+            "step": self.step,
+            "rows": self.rows,
+            "obs": dict(enumerate_names(self.obs)),
+            "first": dict(enumerate_names(self.first)),
+            "carries": dict(enumerate_names([_tree(c) for c in self.carries])),
+            "flight": dict(enumerate_names([out or {} for out in self.flight])),
+            "env": self.env.state_dict(),
+        }
+
+    def load_state_dict(self, tree: dict[str, Any]) -> None:
+        """Continue where state_dict was taken; host envs send the action in flight again."""
+        device = self.env.device
+        self.step.copy_(tree["step"])
+        self.rows = int(tree["rows"])
+        names = [str(g) for g in range(len(self.columns))]
+        self.obs = [tree["obs"][g].to(device) for g in names]
+        self.first = [tree["first"][g].to(device) for g in names]
+        self.carries = [tuple(x.to(device) for x in c.values()) if (c := tree["carries"][g]) else None for g in names]
+        self.flight = [{k: v.to(device) for k, v in tree["flight"][g].items()} or None for g in names]
+        self.env.load_state_dict(tree["env"])
+
+
+def enumerate_names(items: list[Any]) -> list[tuple[str, Any]]:
+    """Pair list items with their index as text: trees have text keys."""
+    return [(str(i), item) for i, item in enumerate(items)]
+
+
+def _tree(carry: Any) -> dict[str, Tensor]:
+    return {} if carry is None else dict(enumerate_names(list(carry)))
