@@ -76,6 +76,7 @@ class HostVecEnv:
         self.single_action_space = first.sim.single_action_space
         self.stack: int = getattr(first.sim, "stack", 1)
         self.max_steps: int | None = getattr(first.sim, "max_steps", None)
+        self.fps: float = first.sim.metadata.get("render_fps") or 30
         self.statistics = Statistics(copies, self.device)
         self._views = [_columns_of(self.statistics, self.columns(g)) for g in range(groups)]
 

@@ -40,7 +40,8 @@ class Simulator:
         self._shape = (n, *(self.space.shape or ()))
         actions = sim.single_action_space
         self._action: Array = np.zeros((n, *(actions.shape or ())), actions.dtype)
-        self._log = _Log(self._action.shape, _smallest(actions))
+        self._sent: list[Array] = []
+        self._sent_dtype = _smallest(actions)
         self._last: Array = np.zeros(self._shape, self.space.dtype)
         self._staging: Tensor | None = None
         if self._device.type == "cuda":
@@ -56,7 +57,7 @@ class Simulator:
         seed = int(np.random.SeedSequence([self._seed, row, self._group]).generate_state(1)[0]) >> 2
         self._keep(self._call(lambda: self.sim.reset(seed=seed))[0])
         self._ended = np.zeros(self.n, bool)
-        self._log.clear()
+        self._sent.clear()
         self._started, self._barrier = True, row
         self._row = row + 1 if row else 0
 
@@ -69,7 +70,7 @@ class Simulator:
         if not self._at_barrier():
             self._action = action.astype(self._action.dtype)
             if self._every > 0:
-                self._log.append(self._action)
+                self._sent.append(action.astype(self._sent_dtype))
             if self._split:
                 self._call(lambda: self.sim.send(self._action))  # type: ignore[attr-defined]
         self._flying = True
@@ -116,7 +117,7 @@ class Simulator:
             "row": self._row,
             "barrier": self._barrier,
             "flying": self._flying,
-            "sent": torch.from_numpy(self._log.array().copy()),
+            "sent": torch.from_numpy(np.array(self._sent, self._sent_dtype).reshape(-1, *self._action.shape)),
             "seen": self._digest(),
         }
 
@@ -224,26 +225,6 @@ class Simulator:
 
     def _digest(self) -> str:
         return hashlib.sha256(self._last.tobytes()).hexdigest()
-
-
-class _Log:
-    """Rows of actions, in an array that doubles."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
-        self._rows: Array = np.empty((256, *shape), dtype)
-        self._length = 0
-
-    def append(self, action: Array) -> None:
-        if self._length == len(self._rows):
-            self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
-        self._rows[self._length] = action
-        self._length += 1
-
-    def clear(self) -> None:
-        self._length = 0
-
-    def array(self) -> Array:
-        return self._rows[: self._length]
 
 
 def _narrow(space: Space[Any], name: str) -> Space[Any]:
