@@ -1,0 +1,183 @@
+"""The command line. It imports torch only when a run begins, and shows every user's error as sentences."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+import rlgan
+from rlgan.cli import show
+from rlgan.cli.complete import complete_word
+from rlgan.errors import PluginError, RlganError, UsageError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from rlgan.registry import Registry
+
+_KINDS = click.Choice(["agents", "envs", "generators", "hooks"])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 ok, 2 usage, 3 plugin, 4 env, 5 not finite, 130 and 143 signals."""
+    try:
+        code = cli.main(arguments, prog_name="rlgan", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except RlganError as error:
+        if os.environ.get("RLGAN_STRICT") == "1":
+            raise
+        click.echo("\n".join(f"rlgan: {line}" for line in str(error).splitlines()), err=True)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(rlgan.__version__, prog_name="rlgan")
+def cli() -> None:
+    """Reinforcement learning and GANs as plugins on one core.
+
+    \b
+    rlgan run agent=dqn env=breakout          learn
+    rlgan run agent=dqn env=breakout --help   every key that applies, with its value
+    rlgan watch last                          see the agent that learned
+    rlgan list                                what is installed
+    """
+
+
+def _complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return complete_word(context.params.get("words") or (), incomplete)
+
+
+@cli.command(context_settings={"help_option_names": []})
+@click.argument("words", nargs=-1, shell_complete=_complete)
+@click.option("--dry-run", is_flag=True, help="Print the resolved config and stop.")
+@click.option(
+    "-h", "--help", "wants_help", is_flag=True, help="Show each key that applies, and where its value comes from."
+)
+@click.pass_context
+def run(context: click.Context, words: tuple[str, ...], dry_run: bool, wants_help: bool) -> int:
+    """Learn: rlgan run agent=NAME env=NAME [key=value | @file.yaml]...
+
+    \b
+    agent.lr=1e-4   steps=10M    a value; 10M, 1e6 and 1_000_000 are numbers
+    seed=0,1,2      seed=0..9    a matrix of runs, one after the other
+    trackers=[tensorboard]       a list
+    @runs/x/config.yaml          the settings of a file; the words beside it outrank it
+    """
+    from rlgan import config
+
+    if wants_help:
+        click.echo(show.explain(context.get_help(), config.draft(words, _registry())))
+        return 0
+    runs = config.resolve(words, _registry())
+    if dry_run:
+        click.echo(show.resolved(runs), nl=False)
+        return 0
+    if len(runs) > 1:
+        from rlgan.cli.matrix import run_each
+
+        return run_each(runs)
+    from rlgan import session
+
+    return session.train(runs[0])
+
+
+@cli.command()
+@click.argument("run_dir")
+def resume(run_dir: str) -> int:
+    """Go on with a run from its newest checkpoint: rlgan resume DIR|last."""
+    path = find_run(run_dir)
+    from rlgan import session
+
+    return session.resume(path)
+
+
+@cli.command(name="eval")
+@click.argument("run_dir")
+@click.argument("words", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def evaluate(run_dir: str, words: tuple[str, ...], as_json: bool) -> None:
+    """Play whole games with a trained agent: rlgan eval DIR|last [episodes=100] [seed=0]."""
+    from rlgan import config
+    from rlgan.cli.options import EvalOptions
+
+    path, options = find_run(run_dir), config.read_options(words, EvalOptions)
+    from rlgan import session
+
+    result = session.evaluate(path, options.episodes, as_json, options.seed)
+    click.echo(json.dumps(result) if as_json else show.lines(result))
+
+
+@cli.command()
+@click.argument("run_dir")
+@click.argument("words", nargs=-1)
+def watch(run_dir: str, words: tuple[str, ...]) -> None:
+    """Film a trained agent: rlgan watch DIR|last [episodes=1] [seed=0] [out=FILE.mp4]."""
+    from rlgan import config
+    from rlgan.cli.options import WatchOptions
+
+    path, options = find_run(run_dir), config.read_options(words, WatchOptions)
+    from rlgan import session
+
+    click.echo(session.watch(path, options.episodes, options.seed, options.out))
+
+
+@cli.command(name="list")
+@click.argument("kind", type=_KINDS, required=False)
+@click.option("-v", "--verbose", is_flag=True, help="Import each plugin and show its summary.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def list_names(kind: str | None, verbose: bool, as_json: bool) -> None:
+    """The names that can be used: rlgan list [agents|envs|generators|hooks]."""
+    registry = _registry()
+    entries = [entry for entry in registry.all() if kind in (None, entry.kind)]
+    specs = {}
+    if verbose:
+        specs = {show.identity(d.entry): d for d in registry.doctor(kind)}
+    click.echo(show.names_json(entries, specs) if as_json else show.names(entries, specs))
+
+
+@cli.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def plugins(context: click.Context, as_json: bool) -> None:
+    """Installed plugins with distribution, version and status; imports none. See also: rlgan plugins doctor."""
+    if context.invoked_subcommand is None:
+        entries = _registry().all()
+        click.echo(show.plugins_json(entries) if as_json else show.plugins(entries))
+
+
+@plugins.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor(as_json: bool) -> int:
+    """Import every plugin, each on its own, and say what is wrong; exit 3 if any is broken."""
+    results = _registry().doctor()
+    click.echo(show.doctor_json(results) if as_json else show.doctor(results))
+    return PluginError.exit_code if any(r.entry.status in ("broken", "duplicate") for r in results) else 0
+
+
+def find_run(text: str, root: Path = Path("runs")) -> Path:
+    """The run directory that is named; ``last`` = the newest under ``root``, by its config.yaml."""
+    if text == "last":
+        configs = [*root.glob("*/config.yaml"), *root.glob("*/*/config.yaml")]
+        if not configs:
+            raise UsageError(f"there is no run under {root}/: start one with `rlgan run agent=NAME env=NAME`.")
+        return max(configs, key=lambda path: path.stat().st_mtime_ns).parent
+    path = Path(text)
+    if not (path / "config.yaml").is_file():
+        raise UsageError(f"{text} is not a run directory (it has no config.yaml): give one, or `last` for the newest.")
+    return path
+
+
+def _registry() -> Registry:
+    from rlgan.registry import Registry
+
+    return Registry()

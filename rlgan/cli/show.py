@@ -1,0 +1,138 @@
+"""What the commands print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rlgan.discovery import KINDS, Entry
+
+if TYPE_CHECKING:
+    from rlgan.config import Draft, Run
+    from rlgan.registry import Diagnosis
+
+Identity = tuple[str, str, str]
+Diagnoses = Mapping[Identity, "Diagnosis"]
+
+
+def identity(entry: Entry) -> Identity:
+    """What tells entries apart: two distributions may offer one name."""
+    return entry.kind, entry.name, entry.distribution
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns of equal width; the last one is free."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def lines(values: Mapping[str, Any]) -> str:
+    """One ``key: value`` line for each number or text; lists are for JSON."""
+    plain = {key: value for key, value in values.items() if not isinstance(value, (list, dict))}
+    return "\n".join(
+        f"{key}: {value:.6g}" if isinstance(value, float) else f"{key}: {value}" for key, value in plain.items()
+    )
+
+
+def names(entries: Sequence[Entry], specs: Diagnoses) -> str:
+    """Names by kind; with specs also their summaries."""
+    parts = []
+    for kind in KINDS:
+        rows = [[f"  {entry.name}", *_about(entry, specs)] for entry in entries if entry.kind == kind]
+        if rows:
+            parts.append(f"{kind}\n{table(rows)}")
+    return "\n".join(parts) or "nothing is installed"
+
+
+def _about(entry: Entry, specs: Diagnoses) -> list[str]:
+    found = specs.get(identity(entry))
+    entry = found.entry if found else entry
+    summary = found.spec.summary if found and found.spec else ""
+    bad = "" if entry.status in ("installed", "ok") else f"({entry.status}: {entry.reason})"
+    return [" ".join(part for part in (summary, bad) if part)]
+
+
+def names_json(entries: Sequence[Entry], specs: Diagnoses) -> str:
+    """The same as one JSON object: kind to a list of entries."""
+    tree: dict[str, list[dict[str, Any]]] = {}
+    for entry in entries:
+        found = specs.get(identity(entry))
+        row = dataclasses.asdict(found.entry if found else entry)
+        if found and found.spec:
+            row |= {"summary": found.spec.summary, "tags": list(found.spec.tags), "extra": found.spec.extra}
+        tree.setdefault(entry.kind, []).append(row)
+    return json.dumps(tree)
+
+
+def plugins(entries: Sequence[Entry]) -> str:
+    """One line for each entry point."""
+    rows = [[e.kind, e.name, e.distribution, e.version, e.status, e.reason] for e in entries]
+    return table([["kind", "name", "distribution", "version", "status", ""], *rows])
+
+
+def plugins_json(entries: Sequence[Entry]) -> str:
+    """The same as one JSON object."""
+    return json.dumps({"plugins": [dataclasses.asdict(entry) for entry in entries]})
+
+
+def doctor(results: Sequence[Diagnosis]) -> str:
+    """One line for each entry point, after its import, and a verdict."""
+    rows = []
+    for r in results:
+        e, api = r.entry, str(r.spec.api) if r.spec else "-"
+        rows.append([e.kind, e.name, e.distribution, e.version, api, f"{r.seconds:.2f}s", e.status, e.reason])
+    bad = sum(r.entry.status in ("broken", "duplicate") for r in results)
+    header = ["kind", "name", "distribution", "version", "api", "import", "status", ""]
+    return f"{table([header, *rows])}\n{len(results)} plugins, {bad} broken"
+
+
+def doctor_json(results: Sequence[Diagnosis]) -> str:
+    """The same as one JSON object."""
+    rows = [
+        {**dataclasses.asdict(r.entry), "api": r.spec.api if r.spec else None, "import_seconds": round(r.seconds, 4)}
+        for r in results
+    ]
+    return json.dumps({"plugins": rows})
+
+
+def resolved(runs: Sequence[Run]) -> str:
+    """The config of each run, as its config.yaml will be."""
+    import yaml
+
+    parts = []
+    for i, run in enumerate(runs, 1):
+        head = f"# run {i} of {len(runs)}: {' '.join(run.overrides)}\n" if len(runs) > 1 else ""
+        parts.append(head + yaml.safe_dump(run.to_dict(), sort_keys=False))
+    return "---\n".join(parts)
+
+
+def explain(usage: str, draft: Draft) -> str:
+    """Every key that applies: name, value, origin, type and help."""
+    from rlgan.schema import MISSING, show
+
+    titles = {"agent": "of the agent", "env": "of the env"}
+    groups: dict[str, list[str]] = {}
+    width = max(60, shutil.get_terminal_size((110, 24)).columns - 1)
+    for name, key in draft.keys.items():
+        prefix = name.partition(".")[0] if name.startswith(("agent.", "env.")) else ""
+        title = f"{titles[prefix]} {draft.values[prefix]}" if prefix else "of every run"
+        value = draft.values[name]
+        said = "must be given" if value is MISSING else f"{show(value)}  [{draft.origins[name]}]"
+        text = textwrap.fill(
+            f"{key.doc} ({key.type})".strip(), width, initial_indent=" " * 6, subsequent_indent=" " * 6
+        )
+        groups.setdefault(title, []).append(f"  {name} = {said}\n{text}")
+    parts = [usage] + ["\n".join([f"Keys {title}:", *rows]) for title, rows in groups.items()]
+    if draft.agent_spec and draft.agent_spec.presets:
+        rows = [
+            [f"  {p.name}", f"env={p.env}", f"{p.note}{' (auto)' if p.default else ''}"]
+            for p in draft.agent_spec.presets
+        ]
+        parts.append(f"Presets of {draft.agent_spec.name}:\n{table(rows)}")
+    if not (draft.agent_spec and draft.env_spec):
+        parts.append("Name agent=NAME and env=NAME beside --help to see their keys too.")
+    return "\n\n".join(parts)

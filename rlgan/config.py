@@ -1,0 +1,265 @@
+"""What was asked: words, files and presets become one checked, immutable `Run` per cell of the matrix."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from rlgan import overrides, schema
+from rlgan.errors import PluginError, UsageError
+from rlgan.registry import Registry, nearest
+from rlgan.runconfig import Run, RunConfig, read_file
+from rlgan.schema import Key, field_docs
+from rlgan.specs import AgentSpec, EnvSpec, Preset
+
+__all__ = [
+    "Draft",
+    "Run",
+    "RunConfig",
+    "agents_that_can",
+    "draft",
+    "field_docs",
+    "load_file",
+    "read_options",
+    "resolve",
+    "resolve_one",
+]
+
+
+@dataclass
+class Draft:
+    """A run while it is being resolved; lacks what was not asked for or cannot be known."""
+
+    cell: overrides.Cell
+    keys: dict[str, Key]
+    values: dict[str, Any]
+    origins: dict[str, str]
+    problems: list[str]
+    agent_spec: AgentSpec | None = None
+    env_spec: EnvSpec | None = None
+    env_argument: str = ""
+    preset: Preset | None = None
+
+
+Layer = tuple[str, Mapping[str, Any], bool]
+"""Origin, dotted key to value, and whether the values are typed (a file's, a preset's) or text."""
+
+
+def resolve(words: Sequence[str], registry: Registry) -> list[Run]:
+    """One run for each cell of the matrix that the words ask for.
+
+    Raises:
+        UsageError: one line for each thing that is wrong.
+        PluginError: a plugin that is named cannot be used.
+    """
+    cells, problems = overrides.expand(words)
+    files = _read_files(words, problems)
+    if problems:
+        raise UsageError("\n".join(problems))
+    runs = [_finish(_draft(cell, files, registry), problems) for cell in cells]
+    if problems:
+        raise UsageError("\n".join(dict.fromkeys(problems)))
+    return _apart([cast(Run, run) for run in runs], cells)
+
+
+def resolve_one(words: Sequence[str], registry: Registry) -> Run:
+    """As `resolve`, for words that ask for exactly one run."""
+    runs = resolve(words, registry)
+    if len(runs) != 1:
+        raise UsageError(f"this needs one run and the words ask for {len(runs)}: give one value for each key.")
+    return runs[0]
+
+
+def load_file(path: Path, registry: Registry) -> Run:
+    """The run of a run directory's ``config.yaml``; its ``dir`` is that directory."""
+    run = resolve_one([f"@{path}"], registry)
+    return dataclasses.replace(run, config=dataclasses.replace(run.config, dir=str(Path(path).parent)))
+
+
+def draft(words: Sequence[str], registry: Registry) -> Draft:
+    """The first cell's keys with values and origins, also where agent or env are not named yet (for help)."""
+    cells, problems = overrides.expand(words)
+    files = _read_files(words, problems)
+    if problems:
+        raise UsageError("\n".join(problems))
+    found = _draft(cells[0], files, registry)
+    if found.problems:
+        raise UsageError("\n".join(found.problems))
+    return found
+
+
+def read_options(words: Sequence[str], cls: type) -> Any:
+    """Read ``key=value`` words into a small dataclass, for commands other than run."""
+    cells, problems = overrides.expand(words)
+    if not problems and (len(cells) != 1 or cells[0].files):
+        problems.append("this command takes one value for each key and no files.")
+    if problems:
+        raise UsageError("\n".join(problems))
+    keys = schema.keys(cls)
+    values = {name: key.default for name, key in keys.items()}
+    _take(("command line", cells[0].settings, False), keys, values, {}, problems)
+    if problems:
+        raise UsageError("\n".join(problems))
+    return schema.build(cls, values)
+
+
+def agents_that_can(registry: Registry, observation_space: Any, action_space: Any) -> list[str]:
+    """Names of the usable agents that can act in an env with these spaces. Imports every agent."""
+    able = []
+    for entry in registry.names("agents"):
+        try:
+            spec = cast(AgentSpec, registry.get("agents", entry.name))
+        except (PluginError, UsageError):  # an unusable plugin is not among those that can
+            continue
+        if spec.refuses(observation_space, action_space) is None:
+            able.append(entry.name)
+    return able
+
+
+def _draft(cell: overrides.Cell, files: Mapping[str, Mapping[str, Any]], registry: Registry) -> Draft:
+    """Names first, without imports; then, where they are right, every key of run, agent and env."""
+    layers: list[Layer] = [(f"file {name}", files[name], True) for name in cell.files]
+    layers.append(("command line", cell.settings, False))
+    keys = schema.keys(RunConfig)
+    found = Draft(cell, keys, {n: k.default for n, k in keys.items()}, dict.fromkeys(keys, "default"), [])
+    named = {key: str(layer[1][key]) for layer in layers for key in ("agent", "env", "preset") if key in layer[1]}
+    for key, kind in {"agent": "agents", "env": "envs"}.items():
+        if key in named:
+            _collect(found, registry.find, kind, named[key].partition(":")[0] if key == "env" else named[key])
+    if not found.problems:
+        _collect(found, _load, found, named, registry)
+    if found.preset:
+        layers.insert(0, (f"preset {found.preset.name}", found.preset.values, True))
+    unjudged = tuple(f"{k}." for k, spec in (("agent", found.agent_spec), ("env", found.env_spec)) if spec is None)
+    for origin, settings, typed in layers:
+        judged = {name: value for name, value in settings.items() if not name.startswith(unjudged)}
+        _take((origin, judged, typed), found.keys, found.values, found.origins, found.problems)
+    for name in found.values["trackers"]:
+        _collect(found, registry.find, "hooks", name)
+    return found
+
+
+def _collect(found: Draft, call: Callable[..., Any], *args: Any) -> None:
+    """Call, and add a user's error to the draft's problems."""
+    try:
+        call(*args)
+    except UsageError as error:
+        found.problems.append(str(error))
+
+
+def _load(found: Draft, named: Mapping[str, str], registry: Registry) -> None:
+    """Import the agent and the env that are named, add their keys, and choose the preset."""
+    if "env" in named:
+        found.env_spec, found.env_argument = registry.get_env(named["env"])
+        _add_keys(found, "env", found.env_spec)
+    if "agent" in named:
+        found.agent_spec = cast(AgentSpec, registry.get("agents", named["agent"]))
+        _add_keys(found, "agent", found.agent_spec)
+    if found.agent_spec and found.env_spec:
+        names = {found.env_spec.name, named["env"]}
+        found.preset = _preset(named.get("preset", "auto"), found.agent_spec, names, found.problems)
+
+
+def _add_keys(found: Draft, kind: str, spec: AgentSpec | EnvSpec) -> None:
+    try:
+        keys = schema.keys(spec.config, f"{kind}.")
+    except (NameError, TypeError) as error:
+        raise PluginError(f"{kind} '{spec.name}' is broken: the types of its config cannot be read: {error}") from error
+    found.keys.update(keys)
+    found.values.update({name: key.default for name, key in keys.items()})
+    found.origins.update(dict.fromkeys(keys, "default"))
+
+
+def _preset(name: str, agent: AgentSpec, envs: set[str], problems: list[str]) -> Preset | None:
+    if name == "none":
+        return None
+    if name == "auto":
+        return next((preset for preset in agent.presets if preset.default and preset.env in envs), None)
+    by_name = {preset.name: preset for preset in agent.presets}
+    if name not in by_name:
+        guess = nearest(name, by_name)
+        hint = f": did you mean '{guess}'?" if guess else "."
+        known = ", ".join(f"{preset.name} ({preset.env})" for preset in agent.presets)
+        problems.append(f"unknown preset '{name}' of agent '{agent.name}'{hint} There are auto, none, {known}.")
+    return by_name.get(name)
+
+
+def _take(
+    layer: Layer, keys: Mapping[str, Key], values: dict[str, Any], origins: dict[str, str], problems: list[str]
+) -> None:
+    """Read a layer's values over those that are there."""
+    origin, settings, typed = layer
+    for name, value in settings.items():
+        if name not in keys:
+            problems.append(_unknown(name, keys, "" if origin == "command line" else f" ({origin})"))
+            continue
+        try:
+            values[name] = schema.read(keys[name], value, typed, "" if origin == "command line" else origin)
+        except UsageError as error:
+            problems.append(str(error))
+        origins[name] = origin
+
+
+def _unknown(name: str, keys: Mapping[str, Key], where: str) -> str:
+    inside = [key for key in keys if key.startswith(f"{name}.")]
+    if inside:
+        return f"{name}{where} is a group of keys: write one of {', '.join(inside)}."
+    shorts = {key.rpartition(".")[2]: key for key in keys}
+    guess = nearest(name, keys)
+    if "." not in name:  # the group may have been forgotten
+        guess = shorts.get(name) or guess or shorts.get(nearest(name, shorts) or "")
+    if guess is None:
+        return f"unknown key '{name}'{where}. Keys are {', '.join(keys)}."
+    doc = f" {keys[guess].doc}" if keys[guess].doc else ""
+    return f"unknown key '{name}'{where}: did you mean '{guess}' ({keys[guess].brief})?{doc}"
+
+
+def _finish(found: Draft, problems: list[str]) -> Run | None:
+    """The draft as a run; None, with the reasons added to problems, where it is not complete."""
+    if not found.problems:
+        missing = [key for key in found.keys.values() if found.values[key.name] is MISSING]
+        found.problems += [f"{key.name} is missing: write {key.name}=VALUE ({key.type}). {key.doc}" for key in missing]
+    if found.problems or not (found.agent_spec and found.env_spec):
+        problems += found.problems
+        return None
+    agent, env = found.agent_spec, found.env_spec
+    parts: list[Any] = []
+    for who, prefix, cls in (("run", "", RunConfig), ("agent", "agent.", agent.config), ("env", "env.", env.config)):
+        try:
+            parts.append(schema.build(cls, found.values, prefix))
+        except ValueError as error:  # a dataclass judges its fields together in __post_init__
+            problems.append(f"{who if who == 'run' else who + '=' + found.values[who]}: {error}")
+    if problems:
+        return None
+    config, agent_config, env_config = parts
+    words, argument = found.cell.words, found.env_argument
+    return Run(config, agent_config, env_config, env.name, argument, agent, env, found.preset, found.origins, words)
+
+
+def _apart(runs: list[Run], cells: Sequence[overrides.Cell]) -> list[Run]:
+    """Give runs of a matrix that share one ``dir`` a directory each inside it."""
+    shared = Counter(run.config.dir for run in runs if run.config.dir)
+    moved = []
+    for run, cell in zip(runs, cells, strict=True):
+        if shared[run.config.dir] > 1:
+            varied = [word for word in cell.varied if not word.startswith("dir=")]
+            path = Path(run.config.dir) / re.sub(r"[^\w.=,-]+", "-", "_".join(varied))
+            words = (*(word for word in run.overrides if not word.startswith("dir=")), f"dir={path}")
+            run = dataclasses.replace(run, config=dataclasses.replace(run.config, dir=str(path)), overrides=words)
+        moved.append(run)
+    return moved
+
+
+def _read_files(words: Sequence[str], problems: list[str]) -> dict[str, dict[str, Any]]:
+    files: dict[str, dict[str, Any]] = {}
+    for name in (word[1:] for word in words if word.startswith("@")):
+        try:
+            files[name] = read_file(name)
+        except UsageError as error:
+            problems.append(str(error))
+    return files

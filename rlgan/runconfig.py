@@ -1,0 +1,159 @@
+"""The keys that every run has, a resolved run, and the file that holds one."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Predicate
+
+from rlgan.errors import UsageError
+from rlgan.specs import AgentSpec, EnvSpec, Preset
+
+
+def _is_device(text: str) -> bool:
+    """auto, cpu, cuda or cuda:INDEX"""
+    return bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", text))
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When the run is saved."""
+
+    every: Annotated[int, Ge(0)] = 0
+    """Steps between checkpoints; 0 = a tenth of the run, at least 10,000."""
+    keep: Annotated[int, Ge(1)] = 2
+    """How many of the newest checkpoints stay, beside the best one."""
+
+
+@dataclass(frozen=True)
+class BarrierConfig:
+    """When simulators whose state cannot be saved are reset."""
+
+    every: Annotated[int, Ge(1)] = 40_000
+    """Rows per copy between seeded resets of a simulator whose state cannot be saved; resume replays from the last."""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """When and how long the agent is evaluated."""
+
+    every: Annotated[int, Ge(0)] = 0
+    """Steps between evaluations; 0 = only at the end."""
+    episodes: Annotated[int, Ge(1)] = 20
+    """Whole games in one evaluation."""
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    """When metrics are written."""
+
+    every: Annotated[int, Ge(0)] = 0
+    """Steps between rows of metrics.jsonl; 0 = a hundredth of the run, at least 1,000."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The keys that every run has."""
+
+    agent: str
+    """What learns; see `rlgan list agents`."""
+    env: str
+    """Where it learns: a name, or family:argument; see `rlgan list envs`."""
+    steps: Annotated[int, Ge(1)] = 100_000
+    """Decisions of the agent, summed over copies."""
+    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
+    """Fixes every random number of the run."""
+    device: Annotated[str, Predicate(_is_device)] = "auto"
+    """auto takes CUDA where there is one."""
+    dir: str = ""
+    """Run directory; empty = a new one under runs."""
+    copies: Annotated[int, Ge(1)] = 8
+    """Copies of the env that step together."""
+    threads: Annotated[int, Ge(0)] = 0
+    """CPU threads of torch; 0 = by a fixed rule for the workload."""
+    capture: Literal["auto", "eager", "compile", "graph"] = "auto"
+    """How whole functions are captured: not at all, by torch.compile, or as CUDA graphs."""
+    groups: Literal[1, 2] = 1
+    """Groups of copies of a CPU simulator; with 2, one group steps while the other acts."""
+    deterministic: bool = True
+    """Exact repetition and resume on CUDA too; on the CPU they always hold."""
+    preset: str = "auto"
+    """Tuned values: auto (the agent's own for this env, if any), none, or a preset's name."""
+    trackers: tuple[str, ...] = ()
+    """Where metrics go beside metrics.jsonl, as in [tensorboard]."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    barrier: BarrierConfig = BarrierConfig()
+    eval: EvalConfig = EvalConfig()
+    record: RecordConfig = RecordConfig()
+    timeout: Annotated[float, Gt(0)] = 120.0
+    """Seconds that one env step may take before the run is ended."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One resolved run: everything that decides it, checked."""
+
+    config: RunConfig
+    agent: Any
+    """The agent's own config."""
+    env: Any
+    """The env's own config."""
+    env_name: str
+    env_argument: str
+    """What follows the colon of ``env=family:argument``, or an empty string."""
+    agent_spec: AgentSpec
+    env_spec: EnvSpec
+    preset: Preset | None
+    origins: dict[str, str]
+    """Dotted key to ``default``, ``preset NAME``, ``file PATH`` or ``command line``."""
+    overrides: tuple[str, ...]
+    """The words that ask for this run alone."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting, as a config file holds them, but ``dir``: where a run lies is no part of what it is."""
+        tree = plain(self.config)
+        del tree["dir"]
+        tree["preset"] = self.preset.name if self.preset else "none"
+        tree["agent"] = {"name": self.config.agent, **plain(self.agent)}
+        tree["env"] = {"name": self.config.env, **plain(self.env)}
+        return tree
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses as dicts, tuples as lists, paths as text: what YAML can hold."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def read_file(name: str) -> dict[str, Any]:
+    """A config file as dotted keys; ``agent: {name: dqn, lr: 0.1}`` gives ``agent`` and ``agent.lr``."""
+    import yaml
+
+    try:
+        tree = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read @{name}: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"@{name} is not YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(tree, dict):
+        raise UsageError(f"@{name} holds no settings: it must map keys to values, as in `agent: dqn`.")
+    return _flat(tree)
+
+
+def _flat(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{name}."))
+        else:
+            flat[name.removesuffix(".name") if name in ("agent.name", "env.name") else name] = value
+    return flat
