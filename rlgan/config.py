@@ -156,10 +156,11 @@ def _load(found: Draft, named: Mapping[str, str], registry: Registry) -> None:
     """Import the agent and the env that are named, add their keys, and choose the preset."""
     if "env" in named:
         found.env_spec, found.env_argument = registry.get_env(named["env"])
-        _add_keys(found, "env", found.env_spec)
     if "agent" in named:
         found.agent_spec = cast(AgentSpec, registry.get("agents", named["agent"]))
         _add_keys(found, "agent", found.agent_spec)
+    if found.env_spec:
+        _add_keys(found, "env", found.env_spec)
     if found.agent_spec and found.env_spec:
         names = {found.env_spec.name, named["env"]}
         found.preset = _preset(named.get("preset", "auto"), found.agent_spec, names, found.problems)
