@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-import rlgan
 from rlgan.cli import show
 from rlgan.cli.complete import complete_word
 from rlgan.errors import PluginError, RlganError, UsageError
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(rlgan.__version__, prog_name="rlgan")
+@click.version_option(package_name="rlgan", prog_name="rlgan")
 def cli() -> None:
     """Reinforcement learning and GANs as plugins on one core.
 
