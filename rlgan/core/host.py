@@ -41,6 +41,9 @@ class HostVecEnv:
         resume: The command that resumes the run, for messages.
     """
 
+    flies = True
+    """Whether a row can be in flight while the learner works."""
+
     def __init__(
         self,
         make: Callable[[int], VectorEnv],
@@ -100,8 +103,9 @@ class HostVecEnv:
         """Finish the step of group ``g``.
 
         Returns:
-            ``obs`` and ``first`` of the next row; ``reward`` (float32), ``terminated``, ``truncated`` and ``valid`` of
-            the row just stepped. Simulators without invalid rows also give ``final_obs``, the true next observation.
+            ``obs`` and ``first`` of the next row; ``reward`` (float32), ``terminated``, ``truncated``, ``valid`` and
+            ``over`` (the game ended) of the row just stepped. Simulators that reset within a step have no invalid rows
+            but ``final_obs``, the true next observation.
         """
         simulator = self._simulators[g]
         with self._watchdog:
@@ -110,7 +114,7 @@ class HostVecEnv:
         step.update(zip(FLAGS, torch.from_numpy(flags).to(self.device), strict=True))
         if final is not None:
             step["final_obs"] = torch.from_numpy(final).to(self.device)
-        over, statistics = step.pop("over"), self._views[g]
+        over, statistics = step["over"], self._views[g]
         statistics.advance(step["reward"], step["valid"])
         statistics.finish(over)
         if simulator.same_step:

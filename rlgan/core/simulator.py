@@ -96,7 +96,7 @@ class Simulator:
             first[:] = over
         else:
             first[:] = self._ended
-            self._ended = over
+            self._ended = over.copy()
         self._keep(obs)
         if self._at_barrier():
             truncated |= valid & ~terminated
