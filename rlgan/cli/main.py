@@ -112,7 +112,7 @@ def evaluate(run_dir: str, words: tuple[str, ...], as_json: bool) -> None:
     path, options = find_run(run_dir), config.read_options(words, EvalOptions)
     from rlgan import session
 
-    result = session.evaluate(path, options.episodes, as_json, options.seed)
+    result = session.evaluate(path, options.episodes, options.seed)
     click.echo(json.dumps(result) if as_json else show.lines(result))
 
 

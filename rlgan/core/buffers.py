@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,8 +10,6 @@ from torch import Tensor
 
 from rlgan.core.protocols import Batch
 from rlgan.core.returns import n_step
-
-FLAGS = ("terminated", "truncated", "valid", "first")
 
 
 class Ring:
@@ -130,22 +129,29 @@ class Ring:
             final = torch.cat([before[:, 1:], final[:, None]], 1)
         next_obs.copy_(torch.where(ended.view(-1, *[1] * (next_obs.dim() - 1)), final, next_obs))
 
-    def rows(self, group: int, start: int, stop: int) -> Batch:
-        """Return rows [start, stop) of a group in order of writing, for a checkpoint's segment."""
-        slots = torch.arange(start, stop, device=self.device) % self.capacity
-        return {name: field[slots][:, self.groups[group]] for name, field in self.fields.items()}
+    def pieces(self, start: int, size: int) -> Iterator[tuple[int, Batch]]:
+        """Give the rows from ``start`` on that are still held as views (rows, N, ...) of at most ``size`` bytes.
 
-    def restore(self, group: int, start: int, rows: Batch) -> None:
-        """Put back rows that `rows` gave; shapes decide the allocation."""
-        if not self.fields:
-            for name, value in rows.items():
-                self.fields[name] = torch.zeros(
-                    (self.capacity, self.copies, *value.shape[2:]), dtype=value.dtype, device=self.device
-                )
-        count = len(next(iter(rows.values())))
-        slots = torch.arange(start, start + count, device=self.device) % self.capacity
+        Taken between iterations, when all groups have written equally many rows.
+        """
+        stop = self.written[0]
+        row = max(start, stop - self.capacity)
+        step = max(1, size // max(sum(f[0].nbytes for f in self.fields.values()), 1))
+        while row < stop:
+            slot = row % self.capacity
+            count = min(step, stop - row, self.capacity - slot)
+            yield row, {name: field[slot : slot + count] for name, field in self.fields.items()}
+            row += count
+
+    def restore(self, start: int, rows: Batch) -> None:
+        """Put back a piece; its shapes decide the allocation."""
         for name, value in rows.items():
-            self.fields[name][slots, self.groups[group]] = value.to(self.device)
+            if name not in self.fields:
+                self.fields[name] = torch.zeros(
+                    (self.capacity, *value.shape[1:]), dtype=value.dtype, device=self.device
+                )
+            slot = start % self.capacity
+            self.fields[name][slot : slot + len(value)].copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the write heads; the rows themselves go into segments."""
@@ -174,7 +180,7 @@ class RolloutBuffer:
             self.fields[name][t, columns].copy_(value)
 
 
-def minibatches(fields: Batch, size: int, epochs: int) -> Any:
+def minibatches(fields: Batch, size: int, epochs: int) -> Iterator[Batch]:
     """Yield shuffled minibatches of a prepared rollout for each epoch.
 
     ``fields`` are (T, N, ...). Valid rows come first in each epoch's order and wrap around, so every minibatch has

@@ -13,8 +13,8 @@ from torch import Generator, Tensor
 Batch = dict[str, Tensor]
 State = dict[str, Tensor]
 Step = dict[str, Tensor]
-"""What one vector step gives: the next ``obs``, and ``reward, terminated, truncated, valid`` of the row just stepped, and
-whether the next row is the ``first`` of an episode."""
+"""What one vector step gives: the next ``obs``; ``reward, terminated, truncated, valid`` of the row just stepped, and whether
+a game was ``over`` with it; and whether the next row is the ``first`` of an episode."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class ReplaySource:
         self.credit -= count * spec.every
 
     def state_dict(self) -> dict[str, Any]:
-        """Return counters; taken at a boundary, so nothing is pending."""
+        """Return counters; taken at a boundary, so nothing is pending. The rows themselves go into segments."""
         return {"credit": self.credit, "ring": self.ring.state_dict()}
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:

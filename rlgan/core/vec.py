@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 
 from rlgan.core.protocols import Env, State, Step
 from rlgan.core.statistics import Statistics
+from rlgan.errors import EnvError, RlganError
 
 
 class VecEnv(VectorEnv):
@@ -61,7 +62,10 @@ class VecEnv(VectorEnv):
 
     @torch.no_grad()
     def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tensor]]:  # type: ignore[override]
-        """Advance every copy by one row. ``info`` has ``valid`` of this row and ``first`` of the next one."""
+        """Advance every copy by one row. 
+
+        ``info`` has ``valid`` and ``over`` (the game ended) of this row, and ``first`` of the next one.
+        """
         fresh = self.over.clone()
         valid = ~fresh
         state, reward, terminated = self.env.step(self.state, action, self.rng)
@@ -72,9 +76,10 @@ class VecEnv(VectorEnv):
         reward = reward.masked_fill(fresh, 0.0)
         terminated = terminated & valid
         truncated = (self.statistics.advance(reward, valid) >= self.max_steps) & ~terminated
-        torch.logical_or(terminated, truncated, out=self.over)
-        self.statistics.finish(self.over, metrics=self.env.metrics(self.state) if self._has_metrics else None)  # type: ignore[attr-defined]
-        info = {"valid": valid, "first": fresh}
+        over = terminated | truncated
+        self.over.copy_(over)
+        self.statistics.finish(over, metrics=self.env.metrics(self.state) if self._has_metrics else None)  # type: ignore[attr-defined]
+        info = {"valid": valid, "first": fresh, "over": over}
         return self.env.observe(self.state), reward, terminated, truncated, info
 
     def start(self, group: int = 0) -> Tensor:
@@ -88,7 +93,13 @@ class VecEnv(VectorEnv):
     def receive(self, group: int = 0) -> Step:
         """Step with the actions sent, and return the row."""
         assert self._action is not None
-        obs, reward, terminated, truncated, info = self.step(self._action)
+        try:
+            obs, reward, terminated, truncated, info = self.step(self._action)
+        except RlganError:
+            raise
+        except Exception as error:
+            name = type(self.env).__name__
+            raise EnvError(f"env {name} raised {type(error).__name__} in its step: {error}") from error
         return {"obs": obs, "reward": reward, "terminated": terminated, "truncated": truncated, **info}
 
     def columns(self, group: int) -> slice:

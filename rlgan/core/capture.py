@@ -1,0 +1,76 @@
+"""Capture of whole functions: eager, compiled, or as CUDA graphs. The only file that names CUDA graphs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from rlgan.core.protocols import Batch
+from rlgan.errors import UsageError
+
+Mode = Literal["auto", "eager", "compile", "graph"]
+WARM_UP = 3
+
+
+def resolve(mode: Mode, device: torch.device) -> Literal["eager", "compile", "graph"]:
+    """Return what will be done, by a fixed rule: ``auto`` is graphs on CUDA and eager on a CPU.
+
+    On a CPU the compiler's 6 to 30 seconds are lost on runs of minutes, and DQN updates gain nothing from it.
+    """
+    if mode == "auto":
+        return "graph" if device.type == "cuda" else "eager"
+    if mode == "graph" and device.type != "cuda":
+        raise UsageError("capture=graph needs a CUDA device; on a CPU write capture=eager or capture=compile")
+    if mode == "compile" and not shutil.which(os.environ.get("CXX", "g++")) and not shutil.which("clang++"):
+        raise UsageError("capture=compile needs a C++ compiler (g++ or clang++); install one or write capture=eager")
+    return mode
+
+
+def capture(fn: Callable[..., Any], mode: Literal["eager", "compile", "graph"]) -> Callable[..., Any]:
+    """Wrap a whole function of one batch. Random numbers are the same in every mode."""
+    if mode == "compile":
+        import torch._inductor.config as inductor
+
+        inductor.fallback_random = True
+        return torch.compile(fn, dynamic=False)
+    return Graphed(fn) if mode == "graph" else fn
+
+
+class Graphed:
+    """A function of one batch that is replayed as a CUDA graph.
+
+    The first calls run eagerly on a side stream and count: they are the warm-up that capture asks for. Outputs live in
+    the graph's memory and are overwritten by the next call.
+    """
+
+    def __init__(self, fn: Callable[[Batch], dict[str, Tensor]]) -> None:
+        self.fn = fn
+        self.calls = 0
+        self.side = torch.cuda.Stream()
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.inputs: Batch = {}
+        self.outputs: dict[str, Tensor] = {}
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Run, record or replay."""
+        self.calls += 1
+        if self.calls <= WARM_UP:
+            self.side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.side):
+                out = self.fn(batch)
+            torch.cuda.current_stream().wait_stream(self.side)
+            return out
+        if self.graph is None:
+            self.inputs = {name: value.clone() for name, value in batch.items()}
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.outputs = self.fn(self.inputs)
+        for name, value in batch.items():
+            self.inputs[name].copy_(value)
+        self.graph.replay()
+        return self.outputs

@@ -1,0 +1,308 @@
+"""The loop that runs every learner.
+
+Glossary. Step: one decision of the agent in one copy. Row: one line of one copy, a step or the invalid line after an end;
+the host counts rows exactly, the device counts steps. Iteration: what a source collects between two bursts of updates.
+Boundary: the moment between iterations, the only one at which a run is recorded, evaluated or saved. Update: one
+minibatch. Phase: a stretch of work that a learner declares.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlgan.core import checkpoint, seeding, tree
+from rlgan.core.capture import capture
+from rlgan.core.protocols import Phase
+from rlgan.core.record import LiveLine, Record
+from rlgan.core.segments import read_segment, write_segment
+from rlgan.core.source import ReplaySource, RolloutSource, make_source
+from rlgan.core.stream import Stream
+from rlgan.core.trackers import Trackers
+from rlgan.errors import NonFiniteError
+
+PIECE_BYTES = 64 << 20
+"""Size before compression of one segment of replay rows."""
+
+
+class Interrupted(Exception):
+    """A signal ended the run at a boundary, after saving it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """When things happen, in rows; and the length of the run in steps."""
+
+    steps: int
+    record: int
+    evaluate: int
+    checkpoint: int
+    keep: int
+
+
+@dataclass
+class Output:
+    """Where a run leaves its traces."""
+
+    checkpoints: Path
+    record: Record
+    live: LiveLine
+    trackers: Trackers
+
+
+class Trainer:
+    """Runs an agent's phases on one stream of rows, and saves everything that decides how the run goes on."""
+
+    def __init__(
+        self,
+        agent: Any,
+        env: Any,
+        intervals: Intervals,
+        output: Output,
+        mode: Any,
+        evaluate: Callable[[], dict[str, Any]],
+        info: dict[str, Any],
+    ) -> None:
+        self.agent, self.env, self.intervals, self.output = agent, env, intervals, output
+        self.mode, self.evaluate, self.info = mode, evaluate, info
+        self.device = env.device
+        self.stream = Stream(env, agent.act, agent.carry)
+        self.phases: list[Phase] = agent.phases()
+        self.phase = 0
+        self.source: ReplaySource | RolloutSource = make_source(self.phases[0], self.stream)
+        self.updates = 0
+        """Updates in this phase."""
+        self.marks = {"record": intervals.record, "evaluate": intervals.evaluate, "checkpoint": intervals.checkpoint}
+        self.target = intervals.steps
+        """Rows at which the true number of steps is read next."""
+        self.best: float | None = None
+        self.sums: dict[str, Tensor] = {}
+        self.summed = 0
+        self.segments: list[dict[str, Any]] = []
+        self.saved_rows = 0
+        self.improved = False
+        self.clock = {"start": time.perf_counter(), "last": time.perf_counter(), "env": 0.0, "learner": 0.0}
+        self.last = (0, 0)
+        self.signal = 0
+
+    def run(self) -> None:
+        """Train to the end of the last phase; at the end the run is recorded, evaluated and saved.
+
+        Raises:
+            Interrupted: a first SIGINT or SIGTERM, after saving. A second one ends the process at once.
+            NonFiniteError: a metric or parameter is NaN or infinite; the last checkpoint is from before.
+        """
+        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            if not self.stream.obs:
+                self.stream.begin()
+            while self.phase < len(self.phases):
+                self._run_phase(self.phases[self.phase])
+                self.phase += 1
+                self.updates = 0
+                if self.phase < len(self.phases):
+                    self.source = make_source(self.phases[self.phase], self.stream)
+                    self.segments, self.saved_rows = [], 0
+            self.phase -= 1
+            self._record()
+            self._evaluate()
+            self._save()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _run_phase(self, phase: Phase) -> None:
+        update = capture(phase.update, self.mode)
+        while not self._done(phase):
+            began = time.perf_counter()
+            batch = self.source.next()
+            collected = time.perf_counter()
+            self.clock["env"] += collected - began
+            if batch is not None:
+                self._add(update(batch))
+                self.updates += 1
+                for every, call in phase.periodic:
+                    if self.updates % every == 0:
+                        call()
+                self.clock["learner"] += time.perf_counter() - collected
+            if self.source.boundary:
+                self._boundary()
+
+    def _done(self, phase: Phase) -> bool:
+        if not self.source.boundary:
+            return False
+        if phase.unit == "updates":
+            return self.updates >= (phase.until or 0)
+        budget = phase.until or self.intervals.steps
+        if self.stream.rows < self.target:
+            return False
+        missing = budget - int(self.stream.step)
+        if missing <= 0:
+            return True
+        self.target = self.stream.rows + missing
+        return False
+
+    def _boundary(self) -> None:
+        if self._due("record", self.intervals.record):
+            self._record()
+        if self._due("evaluate", self.intervals.evaluate):
+            self._evaluate()
+        if self.signal:
+            self._save()
+            raise Interrupted(self.signal)
+        if self._due("checkpoint", self.intervals.checkpoint):
+            self._save()
+
+    def _due(self, name: str, every: int) -> bool:
+        if not every or self.stream.rows < self.marks[name]:
+            return False
+        self.marks[name] = (self.stream.rows // every + 1) * every
+        return True
+
+    def _add(self, metrics: dict[str, Tensor]) -> None:
+        # a NaN anywhere stays in the sum, so that one read per record finds it
+        for name, value in metrics.items():
+            if name in self.sums:
+                self.sums[name].add_(value)
+            else:
+                self.sums[name] = value.detach().clone()
+        self.summed += 1
+
+    def _record(self) -> None:
+        means = self._means()
+        now, step = time.perf_counter(), int(self.stream.step)
+        row: dict[str, Any] = {"kind": "train", "phase": self.phases[self.phase].name, "step": step}
+        row |= {"rows": self.stream.rows, "updates": self.updates, **self.env.statistics.take(), **means}
+        passed = max(now - self.clock["last"], 1e-9)
+        row["time"] = {
+            "wall": now - self.clock["start"],
+            "steps_per_s": (step - self.last[0]) / passed,
+            "updates_per_s": (self.updates - self.last[1]) / passed,
+            "env_share": self.clock["env"] / passed,
+            "learner_share": self.clock["learner"] / passed,
+            "memory_mb": _memory_mb(self.device),
+        }
+        self.clock |= {"last": now, "env": 0.0, "learner": 0.0}
+        self.last = (step, self.updates)
+        self.sums, self.summed = {}, 0
+        self.output.record.write(row)
+        self.output.live.show(row)
+        self.output.trackers.metrics(row)
+
+    def _means(self) -> dict[str, float]:
+        """Read the metrics since the last record as means. One copy to the host."""
+        names = list(self.sums)
+        if not names:
+            return {}
+        values = torch.stack([self.sums[name].double() for name in names]).tolist()
+        means = {name: value / self.summed for name, value in zip(names, values, strict=True)}
+        bad = [name for name, value in means.items() if value != value or abs(value) == float("inf")]
+        if bad:
+            raise NonFiniteError(self._diagnosis(bad[0]))
+        return means
+
+    def _diagnosis(self, metric: str) -> str:
+        tensors: dict[str, Tensor] = {}
+        tree.encode(self.agent.state_dict(), tensors)
+        broken = [name for name, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())]
+        where = f"the first bad tensor is {broken[0]}" if broken else "all parameters are still finite"
+        return (
+            f"{metric} is not finite at step {int(self.stream.step)}: {where}. "
+            "The last checkpoint is from before; lower the learning rate or the gradient norm and start again"
+        )
+
+    def _evaluate(self) -> None:
+        row = {"kind": "eval", "step": int(self.stream.step)}
+        began = time.perf_counter()
+        row |= self.evaluate()
+        now = time.perf_counter()
+        row["time"] = {"wall": now - self.clock["start"], "seconds": now - began}
+        self.clock["last"] += now - began
+        self.improved = self.best is None or row["return_mean"] > self.best
+        if self.improved:
+            self.best = row["return_mean"]
+        self.output.record.write(row)
+        self.output.live.show(row)
+        self.output.trackers.metrics(row)
+
+    def _save(self) -> None:
+        self._means()
+        root = self.output.checkpoints
+        if isinstance(self.source, ReplaySource):
+            ring = self.source.ring
+            oldest = ring.written[0] - ring.capacity
+            self.segments = [s for s in self.segments if s["first"] + s["rows"] > oldest]
+            for first, rows in ring.pieces(self.saved_rows, PIECE_BYTES):
+                self.segments.append(write_segment(root, first, rows))
+            self.saved_rows = ring.written[0]
+        step = int(self.stream.step)
+        wall = time.perf_counter() - self.clock["start"]
+        info = {**self.info, "record_length": self.output.record.length, "wall": wall}
+        path = checkpoint.save(
+            root, step, self.state_dict(), info, self.segments, self.intervals.keep, best=self.improved
+        )
+        self.improved = False
+        self.output.trackers.checkpoint(path)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self.signal:
+            raise KeyboardInterrupt
+        self.signal = number
+        print("\nstopping after this iteration; once more to stop at once, unsaved", file=sys.stderr, flush=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that decides how the run goes on, but the replay's rows, which lie in segments."""
+        return {
+            "agent": self.agent.state_dict(),
+            "stream": self.stream.state_dict(),
+            "source": self.source.state_dict(),
+            "random": seeding.state_dict(self.device),
+            "phase": self.phase,
+            "updates": self.updates,
+            "marks": self.marks,
+            "target": self.target,
+            "best": self.best,
+            "improved": self.improved,
+            "sums": self.sums,
+            "summed": self.summed,
+        }
+
+    def load(self, saved: checkpoint.Checkpoint) -> None:
+        """Continue from a checkpoint, bit for bit."""
+        state = saved.tree
+        self.phase, self.updates = state["phase"], state["updates"]
+        self.source = make_source(self.phases[self.phase], self.stream)
+        self.agent.load_state_dict(state["agent"])
+        self.stream.load_state_dict(state["stream"])
+        self.source.load_state_dict(state["source"])
+        self.segments = list(saved.segments)
+        if isinstance(self.source, ReplaySource):
+            for ref in self.segments:
+                self.source.ring.restore(ref["first"], read_segment(self.output.checkpoints, ref))
+            self.saved_rows = self.source.ring.written[0]
+        self.marks, self.target = state["marks"], state["target"]
+        self.best, self.improved = state["best"], state["improved"]
+        self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
+        self.summed = state["summed"]
+        self.last = (int(self.stream.step), self.updates)
+        self.clock["start"] -= saved.info["wall"]
+        seeding.load_state_dict(state["random"], self.device)
+
+
+def _memory_mb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

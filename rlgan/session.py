@@ -1,0 +1,298 @@
+"""What the commands do: turn a resolved run into an env, an agent and a trainer, and a run directory into results."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from gymnasium.spaces import Box
+
+from rlgan import config
+from rlgan.core import checkpoint, curve, evaluate as evaluation, record, seeding
+from rlgan.core.capture import resolve as resolve_capture
+from rlgan.core.host import HostVecEnv
+from rlgan.core.protocols import Spaces
+from rlgan.core.trackers import Trackers
+from rlgan.core.trainer import Interrupted, Intervals, Output, Trainer
+from rlgan.core.vec import VecEnv
+from rlgan.errors import EnvError, NonFiniteError, UsageError
+from rlgan.registry import Registry
+from rlgan.runconfig import Run
+
+EVALUATION, VIDEO = 1, 2
+"""Roles of random streams beside training's."""
+EVALUATION_COPIES = 8
+PACKAGES = ("rlgan", "torch", "numpy", "gymnasium", "ale-py")
+
+
+def train(run: Run) -> int:
+    """Run to the end and return the exit code."""
+    folder = Path(run.config.dir or _new_name(run))
+    if (folder / "config.yaml").exists():
+        raise UsageError(f"{folder} already holds a run: write another dir=, or `rlgan resume {folder}`")
+    record.prepare_directory(folder)
+    (folder / "config.yaml").write_text(yaml.safe_dump(run.to_dict(), sort_keys=False), encoding="utf-8")
+    (folder / "versions.json").write_text(json.dumps(_versions(), indent=1) + "\n", encoding="utf-8")
+    return _go(run, folder, None)
+
+
+def resume(folder: Path) -> int:
+    """Continue a run from its newest checkpoint, bit for bit."""
+    run = load_run(folder)
+    root = folder / "checkpoints"
+    saved = checkpoint.newest(root)
+    _check_same(saved.info, run, folder)
+    checkpoint.discard_unlisted(root, after=saved.step)
+    return _go(run, folder, saved)
+
+
+def evaluate(folder: Path, episodes: int | None, seed: int) -> dict[str, Any]:
+    """Play whole games with the newest checkpoint, on fresh copies and raw rewards."""
+    run, agent, device = _trained(folder)
+    with seeding.fork(seeding.derive(run.config.seed, EVALUATION, seed), device):
+        row = _play(run, agent, episodes or run.config.eval.episodes, seed, device)
+    return {**row, "normalised": normalised(run, row["return_mean"]), "protocol": protocol(run)}
+
+
+def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
+    """Write a video of the trained agent with the score drawn in."""
+    from rlgan.core.video import Video
+
+    run, agent, device = _trained(folder)
+    out = out or folder / "videos" / f"seed{seed}.mp4"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with seeding.fork(seeding.derive(run.config.seed, VIDEO, seed), device):
+        env = build_env(run, 1, device, seeding.derive(run.config.seed, VIDEO, seed), barrier=0, render=True)
+        env.start(0)
+        video = Video(out, fps=_fps(run), size=env.frame(0).shape[:2])
+        shown = {"score": 0.0, "steps": 0, "game": 1}
+
+        def draw(row: dict[str, torch.Tensor]) -> None:
+            shown["score"] += float(row["reward"][0])
+            shown["steps"] += int(row["valid"][0])
+            text = f"{run.config.agent} on {run.config.env}   game {shown['game']}   score {shown['score']:g}"
+            video.add(env.frame(0), f"{text}   step {shown['steps']}")
+            if row["over"][0]:
+                shown.update(score=0.0, steps=0, game=shown["game"] + 1)
+
+        try:
+            evaluation.play(env, agent.act, agent.carry, episodes, draw)
+        finally:
+            video.close()
+            env.close()
+    return out
+
+
+def load_run(folder: Path) -> Run:
+    """Read back what a run directory was asked to do."""
+    path = folder / "config.yaml"
+    if not path.exists():
+        raise UsageError(f"{folder} is not a run directory: it has no config.yaml")
+    return config.load_file(path, Registry())
+
+
+def build_env(run: Run, copies: int, device: torch.device, seed: int, barrier: int, render: bool = False) -> Any:
+    """Make the env of a run with its rows on the device."""
+    spec, c = run.env_spec, run.config
+    if not spec.host:
+        return VecEnv(spec.factory(run.env, device, torch.float32), copies, device)
+    groups = c.groups if barrier else 1
+    return HostVecEnv(
+        lambda n: spec.factory(run.env, run.env_argument, n, render),
+        copies,
+        device,
+        groups=groups,
+        seed=seed,
+        barrier=barrier,
+        timeout=c.timeout,
+        name=c.env,
+        resume=f"rlgan resume {c.dir or 'last'}",
+    )
+
+
+def build_agent(run: Run, env: Any, device: torch.device) -> Any:
+    """Make the agent for the env's spaces, or say who could act there."""
+    observation, action = env.single_observation_space, env.single_action_space
+    reason = run.agent_spec.refuses(observation, action)
+    if reason:
+        able = config.agents_that_can(Registry(), observation, action)
+        others = f"these can act there: {', '.join(able)}" if able else "no installed agent can act there"
+        raise UsageError(f"agent={run.config.agent} cannot act in env={run.config.env}: {reason}; {others}")
+    return run.agent_spec.factory(Spaces(observation, action, run.config.steps, env.stack), run.agent, device)
+
+
+def protocol(run: Run) -> str:
+    """The fingerprint that a score depends on: env settings, evaluation settings of the agent, versions."""
+    parts = [f"{key}={value}" for key, value in asdict(run.env).items() if key != "threads"]
+    parts += [f"{key}={value}" for key, value in asdict(run.agent).items() if key.endswith("_eval")]
+    parts += [f"{name}={value}" for name, value in _versions().items() if name in ("gymnasium", "ale-py") and value]
+    return " ".join([run.config.env, *parts])
+
+
+def normalised(run: Run, value: float) -> float | None:
+    """Scale a score: 0 is random play, 1 is human play or else the best known score."""
+    scores = {score.who: score.value for score in run.env_spec.scores}
+    low = scores.pop("random", None)
+    if low is None or not scores:
+        return None
+    high = scores.get("human", max(scores.values()))
+    return (value - low) / (high - low)
+
+
+def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None) -> int:
+    c = run.config
+    device = pick_device(c.device)
+    mode = resolve_capture(c.capture, device)
+    seeding.seed_all(seeding.derive(c.seed))
+    if device.type == "cuda":
+        torch.use_deterministic_algorithms(c.deterministic)
+    log = (folder / "log.txt").open("a", encoding="utf-8")
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+        print(text, file=log, flush=True)
+
+    env = build_env(run, c.copies, device, c.seed, c.barrier.every)
+    threads = _set_threads(c.threads, env)
+    agent = build_agent(run, env, device)
+    trackers = Trackers({name: _tracker(name, folder) for name in c.trackers}, deadline=10.0)
+    length = saved.info["record_length"] if saved else None
+    output = Output(
+        folder / "checkpoints", record.Record(folder / "metrics.jsonl", length), record.LiveLine(c.steps), trackers
+    )
+    info = {"agent": c.agent, "env": c.env, "versions": _versions(), "threads": threads, "capture": mode}
+
+    def evaluate_now() -> dict[str, Any]:
+        with seeding.fork(seeding.derive(c.seed, EVALUATION), device):
+            return _play(run, agent, c.eval.episodes, 0, device)
+
+    trainer = Trainer(agent, env, _intervals(run), output, mode, evaluate_now, info)
+    say(f"{c.agent} on {c.env}: {c.steps:,} steps, {c.copies} copies, seed {c.seed}, {folder}")
+    say(f"device {device}, {threads} threads, capture {mode}" + (f", preset {run.preset.name}" if run.preset else ""))
+    if run.preset and run.preset.note:
+        say(run.preset.note)
+    if saved:
+        trainer.load(saved)
+        say(f"resumed exactly from step {saved.step:,}")
+    trackers.run_start({"config": run.to_dict(), "dir": str(folder)})
+    try:
+        trainer.run()
+    except Interrupted as stop:
+        output.live.close()
+        say(f"saved; continue with: rlgan resume {folder}")
+        return 128 + stop.number
+    except NonFiniteError:
+        say(f"the last good checkpoint is in {folder / 'checkpoints'}")
+        raise
+    finally:
+        output.live.close()
+        close = getattr(env, "close", None)
+        if close is not None:
+            close()
+        trackers.run_end({"dir": str(folder)})
+        log.flush()
+    rows = record.read(folder / "metrics.jsonl")
+    final = next(row for row in reversed(rows) if row["kind"] == "eval")
+    scale = normalised(run, final["return_mean"])
+    picture = curve.draw(folder, f"{c.agent} on {c.env}, seed {c.seed}", run.env_spec.scores, {})
+    say(
+        f"{final['return_mean']:.1f} mean return over {final['episodes']} games"
+        + (f" (normalised {scale:.2f}: 0 is random play, 1 the reference)" if scale is not None else "")
+    )
+    say(f"curve: {picture}")
+    say(f"watch it: rlgan watch {folder}")
+    return 0
+
+
+def _intervals(run: Run) -> Intervals:
+    c = run.config
+    return Intervals(
+        steps=c.steps,
+        record=c.record.every or max(c.steps // 100, 1_000),
+        evaluate=c.eval.every,
+        checkpoint=c.checkpoint.every or max(c.steps // 10, 10_000),
+        keep=c.checkpoint.keep,
+    )
+
+
+def _play(run: Run, agent: Any, episodes: int, seed: int, device: torch.device) -> dict[str, Any]:
+    copies = min(episodes, EVALUATION_COPIES)
+    env = build_env(run, copies, device, seeding.derive(run.config.seed, EVALUATION, seed), barrier=0)
+    try:
+        games = evaluation.play(env, agent.act, agent.carry, episodes)
+    finally:
+        env.close()
+    return evaluation.summary(**games)
+
+
+def _trained(folder: Path) -> tuple[Run, Any, torch.device]:
+    run = load_run(folder)
+    saved = checkpoint.newest(folder / "checkpoints", segments=False)
+    _check_same(saved.info, run, folder)
+    device = pick_device(run.config.device)
+    env = build_env(run, 1, device, 0, barrier=0)
+    _set_threads(run.config.threads, env)
+    agent = build_agent(run, env, device)
+    env.close()
+    agent.load_state_dict(saved.tree["agent"])
+    return run, agent, device
+
+
+def _check_same(info: dict[str, Any], run: Run, folder: Path) -> None:
+    for key, value in (("agent", run.config.agent), ("env", run.config.env)):
+        if info[key] != value:
+            raise UsageError(f"the checkpoint in {folder} is of {key}={info[key]}, but config.yaml says {key}={value}")
+
+
+def pick_device(name: str) -> torch.device:
+    """Resolve ``auto`` and refuse a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise UsageError(f"device={name}: this machine has {count} CUDA devices; write device=cpu or device=auto")
+    return device
+
+
+def _set_threads(asked: int, env: Any) -> int:
+    """Images are worth all cores; for vectors one thread is faster than the barriers of two."""
+    space = env.single_observation_space
+    image = isinstance(space, Box) and len(space.shape) == 3
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = asked or (cores if image else 1)
+    torch.set_num_threads(threads)
+    return threads
+
+
+def _tracker(name: str, folder: Path) -> Any:
+    spec = Registry().get("hooks", name)
+    return spec.factory(spec.config(), folder)
+
+
+def _new_name(run: Run) -> str:
+    env = run.config.env.replace(":", "-").replace("/", "-")
+    return f"runs/{run.config.agent}-{env}-s{run.config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _fps(run: Run) -> int:
+    return 15 if hasattr(run.env, "frame_skip") else 50
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

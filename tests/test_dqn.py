@@ -1,0 +1,158 @@
+"""DQN: the loss by hand, the value of a small chain, acting, saving."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+from torch import nn
+
+from rlgan.core.protocols import Spaces
+from rlgan.core.schedule import linear
+from rlgan.nn.torsos import NatureCNN
+from rlgan_agents.dqn import DQN, DQNConfig, refuses, td_loss
+
+CPU = torch.device("cpu")
+VECTOR = Box(-np.inf, np.inf, (2,), np.float32)
+
+
+class Table(nn.Module):
+    """Q as a table over one-hot observations."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(values))
+
+    def forward(self, x):
+        return x @ self.w
+
+
+def batch():
+    return {
+        "obs": torch.eye(2),
+        "next_obs": torch.eye(2).flip(0),
+        "action": torch.tensor([0, 1]),
+        "reward": torch.tensor([1.0, -2.0]),
+        "discount": torch.tensor([0.5, 0.0]),
+        "weight": torch.tensor([1.0, 1.0]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("double", "kind", "expected"),
+    [
+        # Q(s0,0)=0, Q(s1,1)=3. Targets: 1 + .5 * max(8, 6) = 5 and -2; errors 5 and 5
+        (False, "mse", (12.5 + 12.5) / 2),
+        (False, "huber", (4.5 + 4.5) / 2),
+        # double: the online net prefers action 1 in s1 (3 > 2), so 1 + .5 * 6 = 4; errors 4 and 5
+        (True, "mse", (8 + 12.5) / 2),
+        (True, "huber", (3.5 + 4.5) / 2),
+    ],
+)
+def test_loss_by_hand(double, kind, expected):
+    q, target = Table([[0.0, 1.0], [2.0, 3.0]]), Table([[4.0, 5.0], [8.0, 6.0]])
+    loss, taken = td_loss(q, target, batch(), double, kind)
+    assert float(loss) == pytest.approx(expected)
+    assert taken.tolist() == [0.0, 3.0]
+    loss.backward()
+    assert target.w.grad is None
+    if kind == "huber":
+        # slope 1 beyond an error of 1, halved by the mean
+        assert q.w.grad.tolist() == [[-0.5, 0.0], [0.0, 0.5]]
+
+
+def test_weight_zero_removes_a_row():
+    q, target = Table([[0.0, 1.0], [2.0, 3.0]]), Table([[4.0, 5.0], [8.0, 6.0]])
+    b = batch() | {"weight": torch.tensor([2.0, 0.0])}
+    loss, _ = td_loss(q, target, b, False, "mse")
+    assert float(loss) == pytest.approx(12.5)
+
+
+def test_update_reaches_the_closed_form_of_a_chain():
+    # two states; action 0 stays with reward 0, action 1 moves to the other state with reward 1: Q = 1 + .9 V
+    torch.manual_seed(0)
+    config = DQNConfig(lr=3e-3, hidden=(32,), loss="mse", double=True)
+    agent = DQN(Spaces(VECTOR, Discrete(2), 1000), config, CPU)
+    state, action = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+    eye = torch.eye(2)
+    b = {
+        "obs": eye[state],
+        "next_obs": eye[torch.where(action == 1, 1 - state, state)],
+        "action": action,
+        "reward": action.float(),
+        "discount": torch.full((4,), 0.9),
+        "weight": torch.ones(4),
+        "step": torch.tensor(0),
+    }
+    for k in range(4000):
+        agent.update(b)
+        if k % 20 == 0:
+            agent.sync()
+    value = 1 / (1 - 0.9)
+    expected = torch.tensor([[0.9 * value, value]] * 2)
+    assert (agent.q(eye) - expected).abs().max() < 0.05
+
+
+def test_epsilon_counts_steps_and_copies_act_independently():
+    torch.manual_seed(0)
+    config = DQNConfig(epsilon_start=1.0, epsilon_end=0.1, epsilon_steps=100, epsilon_eval=0.25, hidden=(8,))
+    agent = DQN(Spaces(VECTOR, Discrete(4, start=3), 1000), config, CPU)
+    obs = torch.ones(20_000, 2)
+    greedy = int(agent.q(obs[:1]).argmax()) + 3
+    for step, explore, epsilon in ((0, True, 1.0), (50, True, 0.55), (10_000, True, 0.1), (0, False, 0.25)):
+        out, _ = agent.act(obs, None, torch.tensor(step), explore)
+        assert set(out["action"].unique().tolist()) <= {3, 4, 5, 6}
+        assert float((out["action"] == greedy).float().mean()) == pytest.approx(1 - epsilon * 3 / 4, abs=0.015)
+
+
+def test_learning_rate_falls_to_its_end():
+    config = DQNConfig(lr=1e-3, lr_end=0.1, hidden=(4,))
+    agent = DQN(Spaces(VECTOR, Discrete(2), 1000), config, CPU)
+    b = batch() | {"step": torch.tensor(500)}
+    agent.update(b)
+    assert float(agent.rate) == pytest.approx(0.55e-3)
+    assert float(linear(torch.tensor(5000), 1.0, 0.0, 1000)) == 0.0
+
+
+def test_saved_agent_learns_on_bit_for_bit():
+    torch.manual_seed(0)
+    config = DQNConfig(hidden=(16,))
+    one, two = (DQN(Spaces(VECTOR, Discrete(2), 1000), config, CPU) for _ in range(2))
+    b = batch() | {"step": torch.tensor(5)}
+    for _ in range(5):
+        one.update(b)
+    two.load_state_dict(one.state_dict())
+    for agent in (one, two):
+        for _ in range(5):
+            agent.update(b)
+        agent.sync()
+    for x, y in zip(one.q.parameters(), two.q.parameters(), strict=True):
+        assert torch.equal(x, y)
+
+
+def test_nature_cnn_divides_by_255_once():
+    torch.manual_seed(0)
+    net = NatureCNN(4, 6, torch.float32)
+    x = torch.randint(256, (3, 4, 84, 84), dtype=torch.uint8)
+    f = nn.functional
+    h = f.relu(f.conv2d(x.float() / 255, net.conv1.weight, net.conv1.bias, stride=4))
+    h = f.relu(net.conv3(f.relu(net.conv2(h)))).flatten(1)
+    assert (net(x) - net.out(f.relu(net.hidden(h)))).abs().max() < 1e-5
+    assert sum(p.numel() for p in net.parameters()) == 1_687_206
+
+
+def test_bfloat16_gradients_point_the_same_way():
+    torch.manual_seed(0)
+    exact, half = NatureCNN(4, 4, torch.float32), NatureCNN(4, 4, torch.bfloat16)
+    half.load_state_dict(exact.state_dict())
+    x = torch.randint(256, (16, 4, 84, 84), dtype=torch.uint8)
+    grads = []
+    for net in (exact, half):
+        net(x).square().mean().backward()
+        grads.append(torch.cat([p.grad.flatten() for p in net.parameters()]))
+    assert torch.cosine_similarity(*grads, dim=0) > 0.999
+
+
+def test_refusals_say_why():
+    assert refuses(VECTOR, Discrete(2)) is None
+    assert "numbered actions" in refuses(VECTOR, VECTOR)
+    assert "reads arrays" in refuses(Discrete(5), Discrete(2))
