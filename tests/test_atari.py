@@ -167,6 +167,19 @@ def test_resume_by_replay_is_exact_with_a_step_in_flight(groups, at):
     resumed.close()
 
 
+def test_observations_that_were_handed_out_stay_as_they_are():
+    env = host(AtariConfig(), copies=2)
+    kept = [env.start(0)]
+    copies = [kept[0].clone()]
+    for (step,) in play(env, 0, 40):
+        kept.append(step["obs"])
+        copies.append(step["obs"].clone())
+    play(env, 40, 80)
+    assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
+    assert len({obs.data_ptr() for obs in kept}) == 41
+    env.close()
+
+
 def test_another_protocol_is_found_out_at_resume():
     env = host(AtariConfig(), barrier=300)
     env.start(0)

@@ -54,6 +54,7 @@ class Atari(VectorEnv):
     """
 
     stack = 4
+    fresh_arrays = True
 
     def __init__(self, rom: str, copies: int, config: AtariConfig, render: bool = False):
         ale = _ale()

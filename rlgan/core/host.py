@@ -29,8 +29,9 @@ class HostVecEnv:
 
     Args:
         make: ``make(n)`` gives a simulator of n copies, in any autoreset mode. It may have ``send`` and ``recv``,
-            ``stack`` (frames stacked along axis 0 of an observation), ``max_steps`` and ``frame(i)`` (copy i as uint8
-            (H, W, 3)). Where its ``terminated`` says more than that a game ended, ``info["over"]`` says when one did.
+            ``stack`` (frames stacked along axis 0 of an observation), ``max_steps``, ``frame(i)`` (copy i as uint8
+            (H, W, 3)) and ``fresh_arrays`` (True: an array that it returned is never written again). Where its
+            ``terminated`` says more than that a game ended, ``info["over"]`` says when one did.
         copies: All copies, over all groups.
         device: Where the tensors go.
         groups: 1, or 2 for overlap.

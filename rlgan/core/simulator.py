@@ -34,6 +34,7 @@ class Simulator:
             )
         self._mode = AutoresetMode(mode)
         self.same_step = self._mode != AutoresetMode.NEXT_STEP
+        self._copies = not getattr(sim, "fresh_arrays", False)
         self._split = hasattr(sim, "send") and hasattr(sim, "recv")
         self._raw = sim.single_observation_space
         self.space = _narrow(self._raw, name)
@@ -213,10 +214,10 @@ class Simulator:
         raise EnvError(f"Env {self.name} returned {what} as {got} at row {self._row}; it must be {wanted}.")
 
     def _keep(self, obs: Any) -> None:
-        """Copy it, since the simulator may write the next one into the same array."""
+        """Copy it where the simulator may write the next one into the same array."""
         self._check("the observation", obs, self._shape, self._raw.dtype)
         if self._staging is None:
-            self._last = obs.astype(self.space.dtype)
+            self._last = obs.astype(self.space.dtype, copy=self._copies)
             return
         if self._copied is not None:
             self._copied.synchronize()
