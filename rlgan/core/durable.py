@@ -12,8 +12,8 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ def chunks(tensor: Tensor) -> Iterator[memoryview]:
     count = max(1, CHUNK // (rows[0].numel() * rows.element_size()))
     for start in range(0, len(rows), count):
         part = rows[start : start + count].contiguous().cpu()
-        yield memoryview(part.reshape(-1).view(torch.uint8).numpy())
+        yield part.reshape(-1).view(torch.uint8).numpy().data
 
 
 class HashedWriter:
@@ -108,7 +108,7 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def open_file(path: Path, what: str) -> BinaryIO:
+def open_file(path: Path, what: str) -> BufferedReader:
     """Open a regular file for reading. UsageError if it is missing, a link, or not a file; ``what`` names its owner."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -148,7 +148,7 @@ def _read_header(file: BinaryIO, ref: dict[str, Any], what: str) -> dict[str, tu
             f"{what} has format {version} and this rlgan reads up to {VERSION}: upgrade it with `pip install -U rlgan`"
         )
     try:
-        header = json.loads(file.read(length)) if length <= _MAX_HEADER else None
+        header: Any = json.loads(file.read(length) if length <= _MAX_HEADER else b"")
         shapes = {entry["name"]: (DTYPES[entry["dtype"]], entry["shape"]) for entry in header["arrays"]}
         sound = (
             header["first"] == ref["first"] and header["rows"] == ref["rows"] and len(shapes) == len(header["arrays"])
@@ -170,7 +170,7 @@ def _read_header(file: BinaryIO, ref: dict[str, Any], what: str) -> dict[str, tu
 
 
 def _fill(file: BinaryIO, unpacker: Any, array: Tensor) -> None:
-    target = memoryview(array.view(-1).view(torch.uint8).numpy())
+    target = array.view(-1).view(torch.uint8).numpy().data
     filled = 0
     while filled < len(target):
         packed = unpacker.unconsumed_tail or file.read(CHUNK)
