@@ -19,7 +19,7 @@ RESAMPLES = 2000
 REACH = 1.35
 """A known score further above the data than this many times their range is named at the edge, so that it cannot flatten
 the curve."""
-_RAW, _SMOOTH, _EVAL, _GREY, _INK = "#93b7e8", "#1f5fbf", "#c8501e", "#8a8f98", "#22262e"
+_RAW, _SMOOTH, _EVAL, _GREY, _INK = "#8fb3e6", "#1f5fbf", "#c8501e", "#8a8f98", "#22262e"
 
 Floats = NDArray[np.float64]
 
@@ -50,9 +50,9 @@ def draw(run_dir: Path, title: str, scores: Sequence[Score], references: dict[st
 
 
 def smooth(values: Floats, weights: Floats) -> Floats:
-    """Gaussian mean (n,) over neighbouring points, a fortieth of the curve wide, each with its weight."""
+    """Gaussian mean (n,) over neighbouring points, a thirtieth of the curve wide, each with its weight."""
     n = len(values)
-    width = max(n / 40, 1.0)
+    width = max(n / 30, 1.0)
     offsets = np.arange(-int(4 * width), int(4 * width) + 1)
     kernel = np.exp(-0.5 * (offsets / width) ** 2)
     middle = slice(len(offsets) // 2, len(offsets) // 2 + n)
@@ -72,9 +72,9 @@ def _figure(rows: list[dict[str, Any]], title: str, lines: dict[str, float]) -> 
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    figure = Figure(figsize=(9.2, 5.2))
+    figure = Figure(figsize=(9.6, 5.4))
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.085, 0.125, 0.735, 0.715))
+    axes = figure.add_axes((0.085, 0.12, 0.725, 0.69))
     train = [row for row in rows if row["kind"] == "train" and _finite(row.get("return_mean"))]
     evals = [row for row in rows if row["kind"] == "eval" and _finite(row.get("return_mean"))]
     drawn = [*_train(axes, train), *_evaluations(axes, evals)]
@@ -82,7 +82,14 @@ def _figure(rows: list[dict[str, Any]], title: str, lines: dict[str, float]) -> 
     if drawn:
         _lines(axes, lines, *_limits(np.asarray(drawn), list(lines.values())))
         axes.legend(
-            loc="upper left", bbox_to_anchor=(0.0, 1.075), ncols=3, frameon=False, borderaxespad=0, fontsize=9.5
+            loc="upper left",
+            bbox_to_anchor=(-0.012, 1.085),
+            ncols=3,
+            frameon=False,
+            borderaxespad=0,
+            fontsize=9.5,
+            columnspacing=2.2,
+            handletextpad=0.7,
         )
     else:
         axes.text(0.5, 0.5, "no game has ended yet", ha="center", va="center", color=_GREY, transform=axes.transAxes)
@@ -96,8 +103,8 @@ def _figure(rows: list[dict[str, Any]], title: str, lines: dict[str, float]) -> 
     axes.set_axisbelow(True)
     axes.tick_params(colors="#555b66", length=0, pad=6)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    figure.text(0.085, 0.955, title, fontsize=14.5, fontweight="bold", va="center")
-    figure.text(0.085, 0.91, _summary(rows, evals, last), fontsize=10, color="#555b66", va="center")
+    figure.text(0.085, 0.95, title, fontsize=14.5, fontweight="bold", va="center")
+    figure.text(0.085, 0.9, _summary(rows, evals, last), fontsize=10, color="#555b66", va="center")
     return figure
 
 
@@ -108,7 +115,8 @@ def _train(axes: Any, rows: list[dict[str, Any]]) -> list[float]:
         np.asarray([row.get(key) or 1 for row in rows] if key == "episodes" else [row[key] for row in rows], np.float64)
         for key in ("step", "return_mean", "episodes")
     )
-    axes.plot(steps, returns, ".", color=_RAW, markersize=4.5, alpha=0.65, mew=0, label="training games", zorder=2)
+    axes.plot(steps, returns, color=_RAW, linewidth=0.8, alpha=0.35, zorder=2)
+    axes.plot(steps, returns, ".", color=_RAW, markersize=6.5, alpha=0.7, mew=0, label="training games", zorder=3)
     line = smooth(returns, games)
     axes.plot(steps, line, color=_SMOOTH, linewidth=2.2, solid_capstyle="round", label="smoothed", zorder=4)
     # The rarest points may leave the picture; the curve may not.
