@@ -253,19 +253,24 @@ def _checkpoints(root: Path) -> list[Path]:
 
 
 def _manifests(root: Path) -> dict[Path, dict[str, Any]]:
-    """Manifests that verify, newest first."""
+    """Manifests that verify, newest first. OSError if one cannot be read."""
     manifests = {}
     for path in _checkpoints(root):
         try:
             manifests[path] = read_manifest(path)
-        except UsageError:
-            # Left as it is: loading it is what reports it.
+        except UsageError as error:
+            if isinstance(error.__cause__, OSError):
+                # Sound perhaps, and its segments unknown: whoever removes what is not listed must stop here.
+                raise error.__cause__ from None
+            # Damaged beyond doubt. It is left as it is: loading it is what reports it.
             continue
     return manifests
 
 
 def _prune(root: Path, keep: int, written: Path) -> None:
     manifests = _manifests(root)
+    if written not in manifests:
+        raise OSError(errno.EIO, f"{written.name}, just written, does not read back")
     kept = {written, *list(manifests)[:keep], *[path for path, m in manifests.items() if m.get("best")][:1]}
     for path in manifests.keys() - kept:
         _remove(path)
