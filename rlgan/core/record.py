@@ -162,7 +162,10 @@ class LiveLine:
     def _parts(self, row: dict[str, Any]) -> list[str]:
         """From the most to the least important: a narrow terminal loses the last ones."""
         step, spent = row["step"], row.get("time", {})
-        parts = [f"{step:,}/{self.total:,} steps {min(step / self.total, 1):4.0%}"]
+        done = f"{min(step / self.total, 1):4.0%}"
+        parts = [
+            f"{done} {_short(step)}/{_short(self.total)}" if self.live else f"{done} {step:,}/{self.total:,} steps"
+        ]
         parts.append("return " + ("-" if row.get("return_mean") is None else f"{row['return_mean']:.4g}"))
         if "steps_per_s" in spent:
             parts.append(f"{spent['steps_per_s']:,.0f} steps/s")
@@ -204,6 +207,13 @@ def duration(seconds: float) -> str:
     if s < 86_400:
         return f"{s // 3600}h {s % 3600 // 60:02d}m"
     return f"{s // 86_400}d {s % 86_400 // 3600:02d}h"
+
+
+def _short(count: int) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= 0.9995 * size:
+            return f"{count / size:.3g}{unit}"
+    return str(count)
 
 
 def _evaluation(row: dict[str, Any]) -> str:
