@@ -30,7 +30,8 @@ from rlgan.runconfig import Run
 
 EVALUATION, VIDEO = 1, 2
 """Roles of random streams beside training's."""
-EVALUATION_COPIES = 8
+EVALUATION_COPIES = 10
+"""At most; as many as divide the number of games."""
 PACKAGES = ("rlgan", "torch", "numpy", "gymnasium", "ale-py")
 
 
@@ -73,7 +74,7 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
     with seeding.fork(seeding.derive(run.config.seed, VIDEO, seed), device):
         env = build_env(run, 1, device, seeding.derive(run.config.seed, VIDEO, seed), barrier=0, render=True)
         env.start(0)
-        video = Video(out, fps=_fps(run), size=env.frame(0).shape[:2])
+        video = Video(out, fps=env.fps, size=env.frame(0).shape[:2])
         shown = {"score": 0.0, "steps": 0, "game": 1}
 
         def draw(row: dict[str, torch.Tensor]) -> None:
@@ -182,7 +183,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None) -> int:
         say(run.preset.note)
     if saved:
         trainer.load(saved)
-        say(f"resumed exactly from step {saved.step:,}")
+        say("this run has reached its end" if trainer.finished else f"resumed exactly from step {saved.step:,}")
     trackers.run_start({"config": run.to_dict(), "dir": str(folder)})
     try:
         trainer.run()
@@ -225,7 +226,7 @@ def _intervals(run: Run) -> Intervals:
 
 
 def _play(run: Run, agent: Any, episodes: int, seed: int, device: torch.device) -> dict[str, Any]:
-    copies = min(episodes, EVALUATION_COPIES)
+    copies = max(n for n in range(1, EVALUATION_COPIES + 1) if episodes % n == 0)
     env = build_env(run, copies, device, seeding.derive(run.config.seed, EVALUATION, seed), barrier=0)
     try:
         games = evaluation.play(env, agent.act, agent.carry, episodes)
@@ -282,10 +283,6 @@ def _tracker(name: str, folder: Path) -> Any:
 def _new_name(run: Run) -> str:
     env = run.config.env.replace(":", "-").replace("/", "-")
     return f"runs/{run.config.agent}-{env}-s{run.config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def _fps(run: Run) -> int:
-    return 15 if hasattr(run.env, "frame_skip") else 50
 
 
 def _versions() -> dict[str, str]:

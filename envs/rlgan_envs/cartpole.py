@@ -34,6 +34,8 @@ class CartPole:
     the cart leaves +-2.4 m or the pole +-12 degrees. Euler steps of 0.02 s.
     """
 
+    fps = 50
+
     def __init__(self, config: CartPoleConfig, device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
         self.max_steps = config.max_steps
         self.device, self.dtype = device, dtype

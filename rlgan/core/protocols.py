@@ -51,6 +51,9 @@ class Env(Protocol):
 class Renders(Protocol):
     """An env that can be watched."""
 
+    fps: int
+    """Pictures per second of real time."""
+
     def render(self, state: State, i: int) -> np.ndarray:
         """Picture of copy i, (H, W, 3) uint8."""
         ...

@@ -92,6 +92,7 @@ class Trainer:
         self.segments: list[dict[str, Any]] = []
         self.saved_rows = 0
         self.improved = False
+        self.finished = False
         self.clock = {"start": time.perf_counter(), "last": time.perf_counter(), "env": 0.0, "learner": 0.0}
         self.last = (0, 0)
         self.signal = 0
@@ -103,20 +104,21 @@ class Trainer:
             Interrupted: a first SIGINT or SIGTERM, after saving. A second one ends the process at once.
             NonFiniteError: a metric or parameter is NaN or infinite; the last checkpoint is from before.
         """
+        if self.finished:
+            return
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             if not self.stream.obs:
                 self.stream.begin()
-            while self.phase < len(self.phases):
-                self._run_phase(self.phases[self.phase])
+            self._run_phase(self.phases[self.phase])
+            while self.phase + 1 < len(self.phases):
                 self.phase += 1
-                self.updates = 0
-                if self.phase < len(self.phases):
-                    self.source = make_source(self.phases[self.phase], self.stream)
-                    self.segments, self.saved_rows = [], 0
-            self.phase -= 1
+                self.updates, self.segments, self.saved_rows = 0, [], 0
+                self.source = make_source(self.phases[self.phase], self.stream)
+                self._run_phase(self.phases[self.phase])
             self._record()
             self._evaluate()
+            self.finished = True
             self._save()
         finally:
             for number, handler in handlers.items():
@@ -274,6 +276,7 @@ class Trainer:
             "target": self.target,
             "best": self.best,
             "improved": self.improved,
+            "finished": self.finished,
             "sums": self.sums,
             "summed": self.summed,
         }
@@ -292,7 +295,7 @@ class Trainer:
                 self.source.ring.restore(ref["first"], read_segment(self.output.checkpoints, ref))
             self.saved_rows = self.source.ring.written[0]
         self.marks, self.target = state["marks"], state["target"]
-        self.best, self.improved = state["best"], state["improved"]
+        self.best, self.improved, self.finished = state["best"], state["improved"], state["finished"]
         self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
         self.summed = state["summed"]
         self.last = (int(self.stream.step), self.updates)

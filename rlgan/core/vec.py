@@ -34,6 +34,7 @@ class VecEnv(VectorEnv):
         self.num_envs = copies
         self.device = torch.device(device)
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": ["rgb_array"]}
+        self.fps = getattr(env, "fps", 30)
         self.render_mode = "rgb_array" if hasattr(env, "render") else None
         self.stack = getattr(env, "stack", 1)
         self.max_steps = env.max_steps

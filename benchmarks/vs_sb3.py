@@ -1,0 +1,203 @@
+"""This project beside stable-baselines3, alternately in one run, each process at its side's own best thread count.
+
+Same algorithm, same settings; only the number of env copies is each side's own choice. A round runs every side once, so
+a round's ratio is between numbers taken minutes apart on the same machine. Rows:
+
+dqn-cartpole      steady steps/s, the zoo's settings (128 updates of 64 per 256 steps, 256-256)
+dqn-breakout      steps/s while learning on the real game (32 per 4 steps, NatureCNN), exploration over
+process-cartpole  seconds of a whole process for 50,000 steps: start-up, learning, 20 games of evaluation, saved model
+
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import machine
+
+HERE = Path(__file__).parent
+THREADS = (1, 2)
+PATIENCE = 3
+"""A trial that takes this many times as long as the fastest one of its side is given up: beside other work, two threads
+can spin on barriers and fall to a hundredth."""
+PEER = "sb3"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison."""
+
+    words: tuple[str, ...]
+    """Of `rlgan run`."""
+    steps: int
+    captures: tuple[str, ...]
+    warm: int = 0
+    """Steps before the slope is taken: start-up, compilation and rows without learning lie before it."""
+    learning_starts: int = 0
+    trial: int = 0
+    """Steps of the trials that choose the thread count."""
+    unit: str = "steps/s"
+
+
+NO_CHECKPOINTS = "checkpoint.every=1G"
+ZOO = ("agent=dqn", "env=cartpole", "preset=cartpole-zoo")
+ROWS = {
+    "dqn-cartpole": Row((*ZOO, NO_CHECKPOINTS), 50_000, ("eager", "compile"), warm=10_000, trial=20_000),
+    "dqn-breakout": Row(
+        (
+            *("agent=dqn", "env=breakout", "preset=breakout-1m", NO_CHECKPOINTS, "record.every=400"),
+            *("agent.learning_starts=2000", "agent.epsilon_steps=2000", "eval.episodes=1"),
+        ),
+        8_000,
+        ("eager",),
+        warm=3_000,
+        learning_starts=2_000,
+        trial=5_000,
+    ),
+    "process-cartpole": Row(ZOO, 50_000, ("auto",), trial=10_000, unit="s"),
+}
+
+
+def command(name: str, side: str, threads: int, steps: int, folder: Path) -> list[str]:
+    """Give the command of one process."""
+    row = ROWS[name]
+    if side == PEER:
+        numbers = {"steps": steps, "warm": row.warm, "learning-starts": row.learning_starts, "threads": threads}
+        flags = [word for key, value in numbers.items() for word in (f"--{key}", str(value))]
+        return [sys.executable, str(HERE / "sb3_side.py"), name, *flags]
+    words = [*row.words, f"steps={steps}", f"capture={side}", f"threads={threads}", f"dir={folder}"]
+    return [sys.executable, "-m", "rlgan", "run", *words]
+
+
+def measure(name: str, side: str, threads: int, steps: int, limit: float | None = None) -> float:
+    """Run one process and give its steps/s, or its seconds.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer than ``limit`` seconds.
+    """
+    row = ROWS[name]
+    with tempfile.TemporaryDirectory() as top:
+        folder = Path(top) / "run"
+        began = time.perf_counter()
+        words = command(name, side, threads, steps, folder)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=limit)
+        seconds = time.perf_counter() - began
+        if done.returncode:
+            raise SystemExit(f"{shlex.join(done.args)}\nended with {done.returncode}:\n{done.stderr[-2000:]}")
+        if row.unit == "s":
+            return seconds
+        if side == PEER:
+            return float(json.loads(done.stdout.splitlines()[-1])["steps_per_s"])
+        return slope(folder / "metrics.jsonl", row.warm)
+
+
+def slope(path: Path, warm: int) -> float:
+    """Steps per second between the first and the last training row from ``warm`` steps on."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    steady = [row for row in rows if row["kind"] == "train" and row["step"] >= warm]
+    first, last = steady[0], steady[-1]
+    return (last["step"] - first["step"]) / (last["time"]["wall"] - first["time"]["wall"])
+
+
+def trial(name: str, side: str, steps: int) -> dict[int, float]:
+    """Measure one side at each thread count."""
+    found: dict[int, float] = {}
+    fastest: float | None = None
+    for threads in THREADS:
+        began = time.perf_counter()
+        try:
+            found[threads] = measure(name, side, threads, steps, fastest and PATIENCE * fastest)
+        except subprocess.TimeoutExpired:
+            print(f"{name}  trial  {label(side):14} {threads} threads  given up, too slow", flush=True)
+            continue
+        seconds = time.perf_counter() - began
+        fastest = min(seconds, fastest or seconds)
+        print(
+            f"{name}  trial  {label(side):14} {threads} threads  {found[threads]:10.1f} {ROWS[name].unit}", flush=True
+        )
+    return found
+
+
+def compare(name: str, rounds: int, steps: int, captures: tuple[str, ...]) -> dict[str, Any]:
+    """Choose each side's thread count by trials, then run the rounds."""
+    row = ROWS[name]
+    sides = (PEER, *captures)
+    better = min if row.unit == "s" else max
+    trials = {side: trial(name, side, min(row.trial, steps)) for side in sides}
+    best = {side: better(found, key=lambda t: found[t]) for side, found in trials.items()}
+    raw: dict[str, list[float]] = {side: [] for side in sides}
+    loads = []
+    for number in range(1, rounds + 1):
+        for side in sides:
+            loads.append(round(os.getloadavg()[0], 2))
+            raw[side].append(measure(name, side, best[side], steps))
+            print(f"{name}  round {number}  {label(side):14} {raw[side][-1]:10.1f} {row.unit}", flush=True)
+    medians = {side: statistics.median(values) for side, values in raw.items()}
+    ratios = {side: [own / peer for own, peer in zip(raw[side], raw[PEER], strict=True)] for side in captures}
+    folder = Path("RUN")
+    return {
+        "unit": row.unit,
+        "steps": steps,
+        "warm": row.warm,
+        "threads": {label(side): best[side] for side in sides},
+        "trials": {label(side): found for side, found in trials.items()},
+        "raw": {label(side): values for side, values in raw.items()},
+        "median": {label(side): value for side, value in medians.items()},
+        "ratio_of_medians": {label(side): medians[side] / medians[PEER] for side in captures},
+        "ratios_by_round": {label(side): values for side, values in ratios.items()},
+        "load_before_each": loads,
+        "commands": {label(s): shown(command(name, s, best[s], steps, folder)) for s in sides},
+        "machine": machine.describe(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def label(side: str) -> str:
+    """Name a side for people."""
+    return side if side == PEER else f"rlgan {side}"
+
+
+def shown(words: list[str]) -> str:
+    """Write a command without this machine's paths."""
+    return shlex.join(["python", *(word.replace(f"{HERE}/", "benchmarks/") for word in words[1:])])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all when none is given")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="instead of the row's own number")
+    parser.add_argument(
+        "--capture", nargs="+", choices=["auto", "eager", "compile", "graph"], help="instead of the row's own"
+    )
+    args = parser.parse_args()
+    unknown = set(args.rows) - set(ROWS)
+    if unknown:
+        parser.error(f"unknown row {', '.join(sorted(unknown))}: choose from {', '.join(ROWS)}")
+    for name in args.rows or ROWS:
+        row = ROWS[name]
+        result = compare(name, args.rounds, args.steps or row.steps, tuple(args.capture or row.captures))
+        path = machine.save("vs_sb3", name, result)
+        print(f"\n{name}, {result['unit']}")
+        for side, value in result["median"].items():
+            ratio = result["ratio_of_medians"].get(side)
+            by_round = ", ".join(f"{value:.2f}" for value in result["ratios_by_round"].get(side, ()))
+            beside = f"   {ratio:.2f}x of {PEER}'s (by round {by_round})" if ratio else ""
+            raw = " ".join(f"{value:.1f}" for value in result["raw"][side])
+            print(f"  {side:14} {result['threads'][side]} threads  median {value:8.1f}   raw {raw}{beside}")
+        print(f"  written to {path.relative_to(HERE.parent)}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
