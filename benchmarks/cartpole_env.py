@@ -1,8 +1,8 @@
 """The native cart-pole alone: 4,096 copies, random actions, one core, with automatic reset and statistics.
 
-Beside it the bare dynamics: the same tensor operations of one step, without reset, time limit and statistics. Prints valid
-steps per second, eager and captured (several steps in one compiled call), and the share of the bare dynamics in eager
-mode. Both sides draw their actions.
+Beside it the bare dynamics: the same tensor operations of one step, without reset, time limit and statistics. Prints
+valid steps per second, eager and captured (several steps in one compiled call), and the share of the bare dynamics in
+eager mode. All draw their actions.
 """
 
 from __future__ import annotations

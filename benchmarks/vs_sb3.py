@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -182,6 +183,8 @@ def main() -> None:
         "--capture", nargs="+", choices=["auto", "eager", "compile", "graph"], help="instead of the row's own"
     )
     args = parser.parse_args()
+    # as an exception, it ends the process being measured too
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     unknown = set(args.rows) - set(ROWS)
     if unknown:
         parser.error(f"unknown row {', '.join(sorted(unknown))}: choose from {', '.join(ROWS)}")
