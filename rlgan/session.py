@@ -165,11 +165,10 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None) -> int:
     env = build_env(run, c.copies, device, c.seed, c.barrier.every)
     threads = _set_threads(c.threads, env)
     agent = build_agent(run, env, device)
-    trackers = Trackers({name: _tracker(name, folder) for name in c.trackers}, deadline=10.0)
-    length = saved.info["record_length"] if saved else None
-    output = Output(
-        folder / "checkpoints", record.Record(folder / "metrics.jsonl", length), record.LiveLine(c.steps), trackers
-    )
+    live = record.LiveLine(c.steps)
+    trackers = Trackers({name: _tracker(name, folder) for name in c.trackers}, deadline=10.0, warn=live.note)
+    metrics = record.Record(folder / "metrics.jsonl", saved.info["record_length"] if saved else None)
+    output = Output(folder / "checkpoints", metrics, live, trackers)
     info = {"agent": c.agent, "env": c.env, "versions": _versions(), "threads": threads, "capture": mode}
 
     def evaluate_now() -> dict[str, Any]:
@@ -184,7 +183,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None) -> int:
     if saved:
         trainer.load(saved)
         say("this run has reached its end" if trainer.finished else f"resumed exactly from step {saved.step:,}")
-    trackers.run_start({"config": run.to_dict(), "dir": str(folder)})
+    trackers.run_start({"config": run.to_dict(), "dir": str(folder), "step": saved.step if saved else 0})
     try:
         trainer.run()
     except Interrupted as stop:

@@ -33,6 +33,8 @@ class DQNConfig:
     """Adam step size."""
     lr_end: Fraction = 1.0
     """Fraction of lr that is left at the end of the run, reached linearly; 1 keeps it constant."""
+    adam_eps: Annotated[float, Gt(0)] = 1e-8
+    """Added to the root of Adam's second moment."""
     gamma: Fraction = 0.99
     """Discount per step."""
     batch_size: Annotated[int, Gt(0)] = 64
@@ -83,7 +85,7 @@ class DQN:
         make = (spaces.observation, self.actions, config.hidden, config.precision, device)
         self.q, self.target = value_network(*make), value_network(*make).requires_grad_(False)
         soft_update(self.target, self.q, 1.0)
-        self.optimiser = adam(self.q.parameters(), config.lr)
+        self.optimiser = adam(self.q.parameters(), config.lr, config.adam_eps)
         self.rate = self.optimiser.param_groups[0]["lr"]
 
     def carry(self, n: int) -> None:
@@ -194,10 +196,12 @@ ATARI = {
     "agent.epsilon_end": 0.01,
     "agent.epsilon_eval": 0.01,
     "agent.clip_reward": True,
-    "agent.max_grad_norm": 10.0,
 }
 BREAKOUT_1M = ATARI | {
     "steps": 1_000_000,
+    "agent.adam_eps": 1.5e-4,
+    "agent.double": True,
+    "agent.n_step": 3,
     "agent.capacity": 100_000,
     "agent.learning_starts": 20_000,
     "agent.epsilon_steps": 100_000,

@@ -26,19 +26,24 @@ class Ring:
         self.written = [0] * len(groups)
         """Rows written so far by each group; row r lies in slot r % C."""
         self.fields: dict[str, Tensor] = {}
+        """Every field as (C, N, ...)."""
+        self.flat: dict[str, Tensor] = {}
+        """The same memory as (C * N + 1, ...)."""
 
-    def _allocate(self, row: Batch) -> None:
-        for name, value in row.items():
-            shape = value.shape[2:] if name in ("obs", "final_obs") and self.stack > 1 else value.shape[1:]
-            # zeros come from untouched pages, so memory grows as rows arrive
-            self.fields[name] = torch.zeros(
-                (self.capacity, self.copies, *shape), dtype=value.dtype, device=self.device
-            )
+    def _allocate(self, shapes: dict[str, tuple[torch.Size, torch.dtype]]) -> None:
+        for name, (shape, dtype) in shapes.items():
+            # left untouched, so that memory grows as rows arrive; the place after the last row stays black and stands
+            # in for the frames before an episode
+            flat = torch.empty((self.capacity * self.copies + 1, *shape), dtype=dtype, device=self.device)
+            flat[-1] = 0
+            self.flat[name] = flat
+            self.fields[name] = flat[:-1].view(self.capacity, self.copies, *shape)
 
     def write(self, group: int, row: Batch) -> None:
         """Append one row of a group; observations are stacked as the env gives them."""
         if not self.fields:
-            self._allocate(row)
+            images = ("obs", "final_obs") if self.stack > 1 else ()
+            self._allocate({k: (v.shape[2 if k in images else 1 :], v.dtype) for k, v in row.items()})
         slot, columns = self.written[group] % self.capacity, self.groups[group]
         for name, value in row.items():
             newest = value[:, -1] if name in ("obs", "final_obs") and self.stack > 1 else value
@@ -67,7 +72,7 @@ class Ring:
         wide = 2 * batch_size
         column = torch.randint(self.copies, (count, wide), device=self.device)
         row = self._rows(column, n)
-        valid = self.fields["valid"].view(-1)[row % self.capacity * self.copies + column]
+        valid = self.flat["valid"][self._place(row, column)]
         order = (~valid).to(torch.uint8).argsort(dim=-1, stable=True)[:, :batch_size]
         row, column, valid = (x.gather(1, order) for x in (row, column, valid))
         batch = self._windows(row.view(-1), column.view(-1), n, gamma)
@@ -89,8 +94,10 @@ class Ring:
         return low_of[column] + (uniform * span_of[column]).long()
 
     def _at(self, name: str, row: Tensor, column: Tensor) -> Tensor:
-        field = self.fields[name]
-        return field.view(-1, *field.shape[2:]).index_select(0, row % self.capacity * self.copies + column)
+        return self.flat[name].index_select(0, self._place(row, column))
+
+    def _place(self, row: Tensor, column: Tensor) -> Tensor:
+        return row % self.capacity * self.copies + column
 
     def _windows(self, row: Tensor, column: Tensor, n: int, gamma: float) -> Batch:
         """Cut windows at their first end; ``next_obs`` is the true observation after the cut."""
@@ -112,13 +119,11 @@ class Ring:
             return self._at("obs", row, column)
         back = torch.arange(self.stack - 1, -1, -1, device=self.device)
         rows = (row[:, None] - back).clamp_min(0)  # (B, S), oldest first
-        columns = column[:, None].expand_as(rows)
-        planes = self._at("obs", rows.reshape(-1), columns.reshape(-1))
-        planes = planes.view(len(row), self.stack, *planes.shape[1:])
-        first = self._at("first", rows.reshape(-1), columns.reshape(-1)).view_as(rows)
-        # plane i belongs to the episode unless an episode begins after it, up to the newest plane
-        begins = first[:, 1:].to(torch.uint8).flip(1).cummax(1).values.flip(1).bool()
-        return planes.masked_fill_(_pad(begins, planes.dim()), 0)
+        place = self._place(rows, column[:, None])
+        # an older frame belongs to the episode unless one begins after it, up to the newest
+        begins = self.flat["first"][place[:, 1:]].flip(1).cumsum(1).flip(1) > 0
+        place[:, :-1].masked_fill_(begins, self.capacity * self.copies)
+        return self.flat["obs"].index_select(0, place.view(-1)).view(*place.shape, *self.flat["obs"].shape[1:])
 
     def _use_final(self, next_obs: Tensor, row: Tensor, column: Tensor) -> None:
         """Put in the final observation where the window's last row ended in a simulator that resets in the same step."""
@@ -145,12 +150,10 @@ class Ring:
 
     def restore(self, start: int, rows: Batch) -> None:
         """Put back a piece; its shapes decide the allocation."""
+        if not self.fields:
+            self._allocate({name: (value.shape[2:], value.dtype) for name, value in rows.items()})
+        slot = start % self.capacity
         for name, value in rows.items():
-            if name not in self.fields:
-                self.fields[name] = torch.zeros(
-                    (self.capacity, *value.shape[1:]), dtype=value.dtype, device=self.device
-                )
-            slot = start % self.capacity
             self.fields[name][slot : slot + len(value)].copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
@@ -200,9 +203,3 @@ def minibatches(fields: Batch, size: int, epochs: int) -> Iterator[Batch]:
             batch = {name: value.index_select(0, index) for name, value in flat.items()}
             batch["weight"] = torch.ones_like(batch["reward"])
             yield batch
-
-
-def _pad(begins: Tensor, dims: int) -> Tensor:
-    """Add the newest plane, which is never masked, and trailing dimensions of planes."""
-    mask = torch.cat([begins, torch.zeros_like(begins[:, :1])], 1)
-    return mask.view(*mask.shape, *[1] * (dims - 2))

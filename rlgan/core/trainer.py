@@ -9,7 +9,6 @@ minibatch. Phase: a stretch of work that a learner declares.
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -261,7 +260,7 @@ class Trainer:
         if self.signal:
             raise KeyboardInterrupt
         self.signal = number
-        print("\nstopping after this iteration; once more to stop at once, unsaved", file=sys.stderr, flush=True)
+        self.output.live.note("stopping after this iteration; once more to stop at once, unsaved")
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that decides how the run goes on, but the replay's rows, which lie in segments."""
