@@ -6,6 +6,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import nn
 
+from rlgan.core.optimise import Adam, optimise
 from rlgan.core.protocols import Spaces
 from rlgan.core.schedule import linear
 from rlgan.nn.torsos import NatureCNN
@@ -109,7 +110,7 @@ def test_learning_rate_falls_to_its_end():
     agent = DQN(Spaces(VECTOR, Discrete(2), 1000), config, CPU)
     b = batch() | {"step": torch.tensor(500)}
     agent.update(b)
-    assert float(agent.rate) == pytest.approx(0.55e-3)
+    assert float(agent.optimiser.lr) == pytest.approx(0.55e-3)
     assert float(linear(torch.tensor(5000), 1.0, 0.0, 1000)) == 0.0
 
 
@@ -156,3 +157,20 @@ def test_refusals_say_why():
     assert refuses(VECTOR, Discrete(2)) is None
     assert "numbered actions" in refuses(VECTOR, VECTOR)
     assert "reads arrays" in refuses(Discrete(5), Discrete(2))
+
+
+def test_optimise_is_torchs_clip_and_adam():
+    torch.manual_seed(0)
+    nets = [nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1)) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    ours, theirs = Adam(nets[0].parameters(), 1e-2), torch.optim.Adam(nets[1].parameters(), lr=1e-2)
+    for k in range(50):
+        x = torch.randn(16, 3) * (100 if k % 2 else 0.1)  # clipped on every other update
+        norm = optimise(ours, nets[0](x).square().mean(), 1.0)
+        theirs.zero_grad()
+        nets[1](x).square().mean().backward()
+        expected = nn.utils.clip_grad_norm_(nets[1].parameters(), 1.0)
+        theirs.step()
+        assert float(norm) == pytest.approx(float(expected), rel=1e-4)
+    for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)

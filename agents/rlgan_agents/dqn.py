@@ -7,7 +7,6 @@ agent steps summed over copies, and the target network is counted in updates.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -17,7 +16,7 @@ from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlgan.core.optimise import adam, optimise, soft_update
+from rlgan.core.optimise import Adam, optimise, soft_update
 from rlgan.core.protocols import Batch, Phase, Replay, Spaces
 from rlgan.core.schedule import linear
 from rlgan.hookspecs import hookimpl
@@ -85,8 +84,7 @@ class DQN:
         make = (spaces.observation, self.actions, config.hidden, config.precision, device)
         self.q, self.target = value_network(*make), value_network(*make).requires_grad_(False)
         soft_update(self.target, self.q, 1.0)
-        self.optimiser = adam(self.q.parameters(), config.lr, config.adam_eps)
-        self.rate = self.optimiser.param_groups[0]["lr"]
+        self.optimiser = Adam(self.q.parameters(), config.lr, eps=config.adam_eps)
 
     def carry(self, n: int) -> None:
         """No recurrent state."""
@@ -110,7 +108,7 @@ class DQN:
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One minibatch: (B, ...) windows with ``reward``, ``discount`` and ``next_obs``."""
-        self.rate.copy_(linear(batch["step"], self.config.lr, self.config.lr * self.config.lr_end, self.steps))
+        self.optimiser.lr.copy_(linear(batch["step"], self.config.lr, self.config.lr * self.config.lr_end, self.steps))
         batch = {**batch, "action": batch["action"] - self.lowest}
         loss, q = td_loss(self.q, self.target, batch, self.config.double, self.config.loss)
         norm = optimise(self.optimiser, loss, self.config.max_grad_norm)
@@ -129,8 +127,7 @@ class DQN:
         """Copy a saved state in."""
         self.q.load_state_dict(tree["q"])
         self.target.load_state_dict(tree["target"])
-        self.optimiser.load_state_dict(deepcopy(tree["optimiser"]))
-        self.rate = self.optimiser.param_groups[0]["lr"]
+        self.optimiser.load_state_dict(tree["optimiser"])
 
 
 def td_loss(

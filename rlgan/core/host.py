@@ -172,6 +172,5 @@ def _columns_of(statistics: Statistics, columns: slice) -> Statistics:
     """The same tensors, seen through the columns of one group."""
     view = copy.copy(statistics)
     view.running, view.length = statistics.running[columns], statistics.length[columns]
-    view.steps = statistics.steps[columns]
     view.sums = {name: total[columns] for name, total in statistics.sums.items()}
     return view

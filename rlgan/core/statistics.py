@@ -20,8 +20,6 @@ class Statistics:
 
         self.running = zeros()
         self.length = zeros()
-        self.steps = torch.zeros(copies, dtype=torch.int64, device=device)
-        """Valid steps of each copy since the run began."""
         self.sums = {name: zeros() for name in ("episodes", "return", "length", *metrics)}
 
     def advance(self, reward: Tensor, valid: Tensor) -> Tensor:
@@ -31,7 +29,6 @@ class Statistics:
         """
         counted = valid.to(self.running.dtype)
         self.running.mul_(counted).add_(reward)
-        self.steps.add_(valid)
         return self.length.mul_(counted).add_(counted)
 
     def finish(self, over: Tensor, metrics: dict[str, Tensor] | None = None) -> None:
@@ -58,12 +55,11 @@ class Statistics:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the tensors."""
-        return {"running": self.running, "length": self.length, "steps": self.steps, "sums": self.sums}
+        return {"running": self.running, "length": self.length, "sums": self.sums}
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Copy the tensors in."""
         self.running.copy_(tree["running"])
         self.length.copy_(tree["length"])
-        self.steps.copy_(tree["steps"])
         for name, total in self.sums.items():
             total.copy_(tree["sums"][name])
