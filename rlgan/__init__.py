@@ -1,4 +1,7 @@
-"""rlgan: reinforcement learning and generative adversarial networks as plugins on one core. Importing it imports neither torch nor gymnasium."""
+"""Reinforcement learning and generative adversarial networks as plugins on one core.
+
+Importing it imports neither torch nor gymnasium.
+"""
 
 from rlgan.hookspecs import hookimpl
 from rlgan.specs import API, AgentSpec, EnvSpec, GeneratorSpec, NoConfig, Preset, Score, TrackerSpec

@@ -130,7 +130,7 @@ def describe(hint: Any) -> str:
                 return (mark.func.__doc__ or mark.func.__name__).splitlines()[0]
         signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
         bounds = [
-            f"{sign} {getattr(mark, name)}"
+            f"{sign} {getattr(mark, name):.16g}"
             for mark in hint.__metadata__
             for name, sign in signs.items()
             if getattr(mark, name, None) is not None

@@ -17,14 +17,15 @@ import yaml
 from gymnasium.spaces import Box
 
 from rlgan import config
-from rlgan.core import checkpoint, curve, evaluate as evaluation, record, seeding
+from rlgan.core import checkpoint, curve, record, seeding
+from rlgan.core import evaluate as evaluation
 from rlgan.core.capture import resolve as resolve_capture
 from rlgan.core.host import HostVecEnv
 from rlgan.core.protocols import Spaces
 from rlgan.core.trackers import Trackers
 from rlgan.core.trainer import Interrupted, Intervals, Output, Trainer
 from rlgan.core.vec import VecEnv
-from rlgan.errors import EnvError, NonFiniteError, UsageError
+from rlgan.errors import NonFiniteError, UsageError
 from rlgan.registry import Registry
 from rlgan.runconfig import Run
 

@@ -42,6 +42,8 @@ class Score:
 
 @dataclass(frozen=True)
 class AgentSpec:
+    """Something that acts and learns."""
+
     name: str
     factory: Callable[..., Any]
     """``factory(spaces, config, device) -> Agent``."""
@@ -60,6 +62,8 @@ class AgentSpec:
 
 @dataclass(frozen=True)
 class EnvSpec:
+    """Somewhere to act."""
+
     name: str
     factory: Callable[..., Any]
     """Device env: ``factory(config, device, dtype) -> Env``. Host env: ``factory(config, argument, copies, render) ->
@@ -79,6 +83,8 @@ class EnvSpec:
 
 @dataclass(frozen=True)
 class GeneratorSpec:
+    """Something that samples and learns."""
+
     name: str
     factory: Callable[..., Any]
     config: type
@@ -92,9 +98,11 @@ class GeneratorSpec:
 
 @dataclass(frozen=True)
 class TrackerSpec:
+    """Somewhere for a run's metrics to go."""
+
     name: str
     factory: Callable[..., Any]
-    """``factory(config, run_dir) -> object`` with any of the methods ``run_start``, ``metrics``, ``checkpoint``, ``run_end``."""
+    """``factory(config, run_dir)`` gives any of the methods ``run_start``, ``metrics``, ``checkpoint``, ``run_end``."""
     config: type
     summary: str
     extra: str | None = None

@@ -33,9 +33,14 @@ class Feeder:
             truncated = not invalid and not terminated and self.rng.random() < 0.1
             final = ([0] * self.stack + self.history[i] + [self.frame[i] + 1])[-self.stack :]
             item = dict(
-                obs=stacked, first=bool(self.first[i]), action=int(self.rng.integers(9)),
-                reward=0.0 if invalid else float(self.rng.normal()), terminated=terminated, truncated=truncated,
-                valid=not invalid, final_obs=final,
+                obs=stacked,
+                first=bool(self.first[i]),
+                action=int(self.rng.integers(9)),
+                reward=0.0 if invalid else float(self.rng.normal()),
+                terminated=terminated,
+                truncated=truncated,
+                valid=not invalid,
+                final_obs=final,
             )
             self.rows[i].append(item)
             for name, value in item.items():

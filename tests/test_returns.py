@@ -7,6 +7,10 @@ from hypothesis import strategies as st
 from rlgan.core.returns import gae, lambda_returns, n_step
 
 
+def column(*values):
+    return torch.tensor(values, dtype=torch.float64)[:, None]
+
+
 def rows(seed, t=12, n=5):
     g = torch.Generator().manual_seed(seed)
     reward, value, nxt = (torch.randn(t, n, generator=g, dtype=torch.float64) for _ in range(3))
@@ -17,14 +21,12 @@ def rows(seed, t=12, n=5):
 
 def test_gae_by_hand():
     # two rows, the second terminates: delta = (1 + .5*4 - 2, 3 - 4) = (1, -1); A0 = 1 + .5*.5*(-1)
-    column = lambda *x: torch.tensor(x, dtype=torch.float64)[:, None]
     flags = torch.tensor([[False], [True]])
     got = gae(column(1, 3), column(2, 4), column(4, 9), flags, flags & False, gamma=0.5, lam=0.5)
     assert got.flatten().tolist() == [0.75, -1.0]
 
 
 def test_gae_truncation_keeps_the_bootstrap_and_cuts_the_sum():
-    column = lambda *x: torch.tensor(x, dtype=torch.float64)[:, None]
     cut = torch.tensor([[True], [False]])
     got = gae(column(1, 3), column(2, 4), column(10, 6), cut & False, cut, gamma=0.5, lam=1.0)
     assert got.flatten().tolist() == [1 + 5 - 2, 3 + 3 - 4]

@@ -41,7 +41,7 @@ def test_rows_follow_next_step():
     count, length, over = obs[:, 0].clone(), torch.zeros(n), torch.zeros(n, dtype=torch.bool)
     returns, lengths, finals, running = [], [], [], torch.zeros(n)
     steps = 0
-    for t in range(200):
+    for _ in range(200):
         action = torch.randint(5, (n,))
         obs, reward, terminated, truncated, info = env.step(action)
         for i in range(n):
@@ -95,7 +95,7 @@ def test_saved_state_continues_bit_for_bit():
     other.load_state_dict(env.state_dict())
     first = [env.step(a) for a in actions[20:]]
     torch.set_rng_state(state)
-    for a, (obs, reward, terminated, truncated, info) in zip(actions[20:], first, strict=True):
+    for a, (obs, reward, terminated, truncated, _) in zip(actions[20:], first, strict=True):
         again = other.step(a)
         assert torch.equal(obs, again[0]) and torch.equal(reward, again[1])
         assert torch.equal(terminated, again[2]) and torch.equal(truncated, again[3])
@@ -123,5 +123,5 @@ def test_an_env_that_raises_is_named():
     env = VecEnv(Counter(), 4, "cpu")
     env.start()
     env.send(0, torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(EnvError, match="env Counter raised RuntimeError in its step: .*size"):
+    with pytest.raises(EnvError, match=r"env Counter raised RuntimeError in its step: .*size"):
         env.receive(0)

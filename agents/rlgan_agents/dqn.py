@@ -1,7 +1,7 @@
-"""DQN (Mnih et al. 2015): Q-learning with a target network and replay; double targets (van Hasselt et al. 2016) as a flag.
+"""DQN (Mnih et al. 2015): Q-learning with a target network and replay; double targets (van Hasselt et al. 2016).
 
-Differs from the paper: Adam instead of RMSProp, many copies of the env, n-step targets as an option. All schedules count
-agent steps summed over copies, and the target network is counted in updates.
+Differs from the paper: Adam instead of RMSProp, many copies of the env, n-step targets as an option. All schedules
+count agent steps summed over copies; moves of the target network are counted in updates.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
 
 @dataclass(frozen=True)
 class DQNConfig:
+    """Settings of DQN."""
+
     lr: Annotated[float, Gt(0)] = 2.5e-4
     """Adam step size."""
     lr_end: Fraction = 1.0

@@ -23,6 +23,8 @@ X_LIMIT, THETA_LIMIT = 2.4, 12 * 2 * math.pi / 360
 
 @dataclass(frozen=True)
 class CartPoleConfig:
+    """Settings of cart-pole."""
+
     max_steps: Annotated[int, Gt(0)] = 500
     """Length at which an episode is truncated; 500 as in CartPole-v1."""
 

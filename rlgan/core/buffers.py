@@ -64,7 +64,7 @@ class Ring:
         return all(span > 0 for _, span in self._bounds(n))
 
     def draw(self, count: int, batch_size: int, n: int, gamma: float) -> Batch:
-        """Draw K batches of windows of n rows, uniformly over valid starts with replacement; every field is (K, B, ...).
+        """Draw K batches of windows of n rows, uniformly over valid starts, with replacement; fields are (K, B, ...).
 
         Twice as many candidates are drawn and valid ones come first, so shapes are fixed; a batch that still holds
         invalid rows gives them ``weight`` 0.
@@ -126,7 +126,7 @@ class Ring:
         return self.flat["obs"].index_select(0, place.view(-1)).view(*place.shape, *self.flat["obs"].shape[1:])
 
     def _use_final(self, next_obs: Tensor, row: Tensor, column: Tensor) -> None:
-        """Put in the final observation where the window's last row ended in a simulator that resets in the same step."""
+        """Put in the final observation where the window ended in a simulator that resets in the same step."""
         ended = self._at("terminated", row, column) | self._at("truncated", row, column)
         final = self._at("final_obs", row, column)
         if self.stack > 1:

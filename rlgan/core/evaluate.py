@@ -12,7 +12,11 @@ from rlgan.core.protocols import Policy
 
 
 def play(
-    env: Any, act: Callable[..., Any], carry: Callable[[int], Any], episodes: int, on_row: Callable[[dict[str, Tensor]], None] | None = None
+    env: Any,
+    act: Callable[..., Any],
+    carry: Callable[[int], Any],
+    episodes: int,
+    on_row: Callable[[dict[str, Tensor]], None] | None = None,
 ) -> dict[str, Any]:
     """Play ``episodes`` whole games, rounded up to equally many in each copy of ``env``.
 
@@ -32,11 +36,9 @@ def play(
             memory = tuple(torch.where(f, c, m) for (f, m), c in zip(shape, carry(n), strict=True))
         with torch.no_grad():
             out, memory = act(obs, memory, step, False)
-        steps = []
         for g in range(env.groups):
             env.send(g, out["action"][env.columns(g)])
-        for g in range(env.groups):
-            steps.append(env.receive(g))
+        steps = [env.receive(g) for g in range(env.groups)]
         row = {name: torch.cat([s[name] for s in steps]) for name in ("obs", "reward", "valid", "first", "over")}
         obs, first = row["obs"], row["first"]
         total += row["reward"]

@@ -13,8 +13,8 @@ from torch import Generator, Tensor
 Batch = dict[str, Tensor]
 State = dict[str, Tensor]
 Step = dict[str, Tensor]
-"""What one vector step gives: the next ``obs``; ``reward, terminated, truncated, valid`` of the row just stepped, and whether
-a game was ``over`` with it; and whether the next row is the ``first`` of an episode."""
+"""What one vector step gives: the next ``obs``; ``reward, terminated, truncated, valid`` of the row just stepped, and
+whether a game was ``over`` with it; and whether the next row is the ``first`` of an episode."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,9 @@ class Agent(Protocol):
         """
         ...
 
-    def phases(self) -> list[Phase]: ...
+    def phases(self) -> list[Phase]:
+        """Return the work to be done, in order."""
+        ...
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that training changes, as a tree of tensors and numbers."""

@@ -1,4 +1,4 @@
-"""Returns and advantages over time-first rows. Shapes: T rows, N copies; ``next_value`` is V of the true next observation.
+"""Returns and advantages over time-first rows. Shapes: T rows, N copies; ``next_value`` is V of the true next one.
 
 Two different masks: ``terminated`` stops the bootstrap; ``terminated | truncated`` cuts the sum. An invalid row always
 follows a cut, so no function needs ``valid``.
@@ -21,7 +21,8 @@ def gae(
 ) -> Tensor:
     """Generalised advantage estimation (Schulman et al. 2016, eq. 16), (T, N).
 
-    ``A_t = delta_t + gamma lam (1 - cut_t) A_{t+1}`` with ``delta_t = r_t + gamma (1 - terminated_t) V(s_{t+1}) - V(s_t)``.
+    ``A_t = delta_t + gamma lam (1 - cut_t) A_{t+1}`` with
+    ``delta_t = r_t + gamma (1 - terminated_t) V(s_{t+1}) - V(s_t)``.
     """
     delta = reward + gamma * next_value.masked_fill(terminated, 0.0) - value
     decay = gamma * lam * (~(terminated | truncated)).to(delta.dtype)
@@ -38,8 +39,8 @@ def lambda_returns(
 ) -> Tensor:
     """Lambda returns (Sutton & Barto 2018, eq. 12.18 with state values), (T, N).
 
-    ``G_t = r_t + gamma (1 - terminated_t) [(1 - lam) V(s_{t+1}) + lam G_{t+1}]``, where a truncated row and the last one
-    bootstrap from V alone. With ``lam=1`` these are Monte-Carlo returns, with ``lam=0`` one-step targets.
+    ``G_t = r_t + gamma (1 - terminated_t) [(1 - lam) V(s_{t+1}) + lam G_{t+1}]``, where a truncated row and the last
+    one bootstrap from V alone. With ``lam=1`` these are Monte-Carlo returns, with ``lam=0`` one-step targets.
     """
     cut = terminated | truncated
     target = torch.empty_like(reward)

@@ -11,7 +11,7 @@ import torch
 
 
 def derive(seed: int, *path: int) -> int:
-    """Return the seed of a role: independent for different paths, equal for equal ones (31 bits, as simulators take)."""
+    """Return the seed of a role: independent for different paths, equal for equal ones; 31 bits."""
     return int(np.random.SeedSequence([seed, *path]).generate_state(1, np.uint32)[0] >> 1)
 
 

@@ -1,7 +1,7 @@
 """The loop that runs every learner.
 
-Glossary. Step: one decision of the agent in one copy. Row: one line of one copy, a step or the invalid line after an end;
-the host counts rows exactly, the device counts steps. Iteration: what a source collects between two bursts of updates.
+Glossary. Step: one decision of the agent in one copy. Row: one line of one copy, a step or the invalid line after an
+end; the host counts rows exactly, the device counts steps. Iteration: what a source collects between two bursts.
 Boundary: the moment between iterations, the only one at which a run is recorded, evaluated or saved. Update: one
 minibatch. Phase: a stretch of work that a learner declares.
 """
@@ -224,7 +224,7 @@ class Trainer:
         )
 
     def _evaluate(self) -> None:
-        row = {"kind": "eval", "step": int(self.stream.step)}
+        row: dict[str, Any] = {"kind": "eval", "step": int(self.stream.step)}
         began = time.perf_counter()
         row |= self.evaluate()
         now = time.perf_counter()

@@ -1,7 +1,7 @@
 """Many copies of a pure env: automatic reset, time limit and statistics, once for all envs.
 
-Rows follow Gymnasium's NEXT_STEP: the row after an end shows the final observation, ignores its action, has reward 0 and
-``valid=False``, and leads to the reset observation. So the true next observation of row t is that of row t+1, always.
+Rows follow Gymnasium's NEXT_STEP: the row after an end shows the final observation, ignores its action, has reward 0
+and ``valid=False``, and leads to the reset observation. So the true next observation of row t is that of row t+1.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class VecEnv(VectorEnv):
         return self.env.observe(self.state), {"first": torch.ones_like(self.over)}
 
     @torch.no_grad()
-    def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tensor]]:  # type: ignore[override]
-        """Advance every copy by one row. 
+    def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """Advance every copy by one row.
 
         ``info`` has ``valid`` and ``over`` (the game ended) of this row, and ``first`` of the next one.
         """

@@ -48,7 +48,7 @@ class NatureCNN(nn.Module):
         self.out = nn.Linear(512, outputs)
         # float32 convolutions are several times faster with channels last on a CPU; bfloat16 ones gain nothing from it
         self.layout = torch.channels_last if dtype is torch.float32 else torch.contiguous_format
-        self.to(memory_format=self.layout)
+        self.to(memory_format=self.layout)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
         """Run in ``dtype``, return float32."""
