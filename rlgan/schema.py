@@ -130,10 +130,10 @@ def describe(hint: Any) -> str:
                 return (mark.func.__doc__ or mark.func.__name__).splitlines()[0]
         signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
         bounds = [
-            f"{sign} {getattr(mark, name):.16g}"
+            f"{sign} {bound:g}" if isinstance(bound, float) else f"{sign} {bound}"
             for mark in hint.__metadata__
             for name, sign in signs.items()
-            if getattr(mark, name, None) is not None
+            if (bound := getattr(mark, name, None)) is not None
         ]
         return f"{describe(hint.__origin__)} {' and '.join(bounds)}".rstrip()
     origin, args = get_origin(hint), get_args(hint)
