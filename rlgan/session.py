@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import sys
-import time
+from collections.abc import Callable
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from gymnasium.spaces import Box
 
-from rlgan import config
+from rlgan import config, rundir
 from rlgan.core import checkpoint, curve, record, seeding
 from rlgan.core import evaluate as evaluation
 from rlgan.core.capture import resolve as resolve_capture
@@ -24,8 +20,9 @@ from rlgan.core.host import HostVecEnv
 from rlgan.core.protocols import Spaces
 from rlgan.core.trackers import Trackers
 from rlgan.core.trainer import Interrupted, Intervals, Output, Trainer
-from rlgan.core.vec import VecEnv
-from rlgan.errors import NonFiniteError, UsageError
+from rlgan.core.vec import VecEnv, check_rows
+from rlgan.core.watchdog import Watchdog
+from rlgan.errors import EnvError, NonFiniteError, RlganError, UsageError
 from rlgan.registry import Registry
 from rlgan.runconfig import Run
 
@@ -33,26 +30,22 @@ EVALUATION, VIDEO = 1, 2
 """Roles of random streams beside training's."""
 EVALUATION_COPIES = 10
 """At most; as many as divide the number of games."""
-PACKAGES = ("rlgan", "torch", "numpy", "gymnasium", "ale-py")
 
 
 def train(run: Run) -> int:
     """Run to the end and return the exit code."""
-    folder = Path(run.config.dir or _new_name(run))
+    folder = Path(run.config.dir or rundir.new_name(run))
     if (folder / "config.yaml").exists():
         raise UsageError(f"{folder} already holds a run: write another dir=, or `rlgan resume {folder}`")
-    record.prepare_directory(folder)
-    (folder / "config.yaml").write_text(yaml.safe_dump(run.to_dict(), sort_keys=False), encoding="utf-8")
-    (folder / "versions.json").write_text(json.dumps(_versions(), indent=1) + "\n", encoding="utf-8")
-    return _go(run, folder, None)
+    return _go(rundir.placed(run, folder), folder, None)
 
 
 def resume(folder: Path) -> int:
     """Continue a run from its newest checkpoint, bit for bit."""
-    run = load_run(folder)
+    run = rundir.load(folder)
     root = folder / "checkpoints"
     saved = checkpoint.newest(root)
-    _check_same(saved.info, run, folder)
+    rundir.check_same(saved, run, folder)
     checkpoint.discard_unlisted(root, after=saved.step)
     return _go(run, folder, saved)
 
@@ -94,31 +87,33 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
     return out
 
 
-def load_run(folder: Path) -> Run:
-    """Read back what a run directory was asked to do."""
-    path = folder / "config.yaml"
-    if not path.exists():
-        raise UsageError(f"{folder} is not a run directory: it has no config.yaml")
-    return config.load_file(path, Registry())
-
-
 def build_env(run: Run, copies: int, device: torch.device, seed: int, barrier: int, render: bool = False) -> Any:
     """Make the env of a run with its rows on the device."""
     spec, c = run.env_spec, run.config
-    if not spec.host:
-        return VecEnv(spec.factory(run.env, device, torch.float32), copies, device)
-    groups = c.groups if barrier else 1
-    return HostVecEnv(
-        lambda n: spec.factory(run.env, run.env_argument, n, render),
-        copies,
-        device,
-        groups=groups,
-        seed=seed,
-        barrier=barrier,
-        timeout=c.timeout,
-        name=c.env,
-        resume=f"rlgan resume {c.dir or 'last'}",
-    )
+    resume = f"rlgan resume {c.dir or 'last'}"
+    if spec.host:
+        return HostVecEnv(
+            lambda n: _make(c.env, spec.factory, run.env, run.env_argument, n, render),
+            copies,
+            device,
+            groups=c.groups if barrier else 1,
+            seed=seed,
+            barrier=barrier,
+            timeout=c.timeout,
+            name=c.env,
+            resume=resume,
+        )
+    watchdog = Watchdog(c.timeout, c.env, resume)
+    watchdog.start()
+    try:
+        with watchdog:
+            env = _make(c.env, spec.factory, run.env, device, torch.float32)
+            with seeding.fork(seed, device):
+                check_rows(env, copies, device, c.env)
+            return VecEnv(env, copies, device, name=c.env, watchdog=watchdog)
+    except Exception:
+        watchdog.close()
+        raise
 
 
 def build_agent(run: Run, env: Any, device: torch.device) -> Any:
@@ -136,7 +131,8 @@ def protocol(run: Run) -> str:
     """The fingerprint that a score depends on: env settings, evaluation settings of the agent, versions."""
     parts = [f"{key}={value}" for key, value in asdict(run.env).items() if key != "threads"]
     parts += [f"{key}={value}" for key, value in asdict(run.agent).items() if key.endswith("_eval")]
-    parts += [f"{name}={value}" for name, value in _versions().items() if name in ("gymnasium", "ale-py") and value]
+    found = rundir.versions()
+    parts += [f"{name}={found[name]}" for name in ("gymnasium", "ale-py") if name in found]
     return " ".join([run.config.env, *parts])
 
 
@@ -153,24 +149,35 @@ def normalised(run: Run, value: float) -> float | None:
 def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None) -> int:
     c = run.config
     device = pick_device(c.device)
-    mode = resolve_capture(c.capture, device)
+    if saved and (old := saved.info.get("device", device.type)) != device.type:
+        raise UsageError(
+            f"the run in {folder} was on {old} and this machine would go on with {device.type}: "
+            f"resume it where there is {old}"
+        )
+    mode = resolve_capture(saved.info["capture"] if saved else c.capture, device)
     seeding.seed_all(seeding.derive(c.seed))
     if device.type == "cuda":
         torch.use_deterministic_algorithms(c.deterministic)
-    log = (folder / "log.txt").open("a", encoding="utf-8")
+    env = build_env(run, c.copies, device, c.seed, c.barrier.every)
+    threads = _set_threads(saved.info["threads"] if saved else c.threads, env)
+    agent = build_agent(run, env, device)
+    if not saved:
+        rundir.prepare(run, folder)
+    log = (folder / "log.txt").open("ab", buffering=0)
 
     def say(text: str) -> None:
         print(text, file=sys.stderr)
-        print(text, file=log, flush=True)
+        try:
+            log.write(f"{text}\n".encode())
+        except OSError as error:
+            print(f"warning: {log.name} could not be written: {error.strerror}", file=sys.stderr)
 
-    env = build_env(run, c.copies, device, c.seed, c.barrier.every)
-    threads = _set_threads(c.threads, env)
-    agent = build_agent(run, env, device)
     live = record.LiveLine(c.steps)
     trackers = Trackers({name: _tracker(name, folder) for name in c.trackers}, deadline=10.0, warn=live.note)
     metrics = record.Record(folder / "metrics.jsonl", saved.info["record_length"] if saved else None)
     output = Output(folder / "checkpoints", metrics, live, trackers)
-    info = {"agent": c.agent, "env": c.env, "versions": _versions(), "threads": threads, "capture": mode}
+    machine = {"device": device.type, "threads": threads, "capture": mode}
+    info = {"agent": c.agent, "env": c.env, "versions": rundir.versions(), **machine}
 
     def evaluate_now() -> dict[str, Any]:
         with seeding.fork(seeding.derive(c.seed, EVALUATION), device):
@@ -179,11 +186,13 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None) -> int:
     trainer = Trainer(agent, env, _intervals(run), output, mode, evaluate_now, info)
     say(f"{c.agent} on {c.env}: {c.steps:,} steps, {c.copies} copies, seed {c.seed}, {folder}")
     say(f"device {device}, {threads} threads, capture {mode}" + (f", preset {run.preset.name}" if run.preset else ""))
-    if run.preset and run.preset.note:
+    if run.preset and run.preset.note and c.steps == run.preset.values.get("steps", c.steps):
         say(run.preset.note)
     if saved:
-        trainer.load(saved)
-        say("this run has reached its end" if trainer.finished else f"resumed exactly from step {saved.step:,}")
+        with rundir.fitting(saved, folder):
+            trainer.load(saved)
+        exact = device.type == "cpu" or c.deterministic
+        say("this run has reached its end" if trainer.finished else rundir.resumed(saved, exact))
     trackers.run_start({"config": run.to_dict(), "dir": str(folder), "step": saved.step if saved else 0})
     try:
         trainer.run()
@@ -192,15 +201,13 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None) -> int:
         say(f"saved; continue with: rlgan resume {folder}")
         return 128 + stop.number
     except NonFiniteError:
-        say(f"the last good checkpoint is in {folder / 'checkpoints'}")
+        kept = max((folder / "checkpoints").glob("step_*"), key=lambda path: path.stat().st_mtime, default=None)
+        say(f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet")
         raise
     finally:
         output.live.close()
-        close = getattr(env, "close", None)
-        if close is not None:
-            close()
+        env.close()
         trackers.run_end({"dir": str(folder)})
-        log.flush()
     rows = record.read(folder / "metrics.jsonl")
     final = next(row for row in reversed(rows) if row["kind"] == "eval")
     scale = normalised(run, final["return_mean"])
@@ -236,22 +243,26 @@ def _play(run: Run, agent: Any, episodes: int, seed: int, device: torch.device) 
 
 
 def _trained(folder: Path) -> tuple[Run, Any, torch.device]:
-    run = load_run(folder)
+    run = rundir.load(folder)
     saved = checkpoint.newest(folder / "checkpoints", segments=False)
-    _check_same(saved.info, run, folder)
+    rundir.check_same(saved, run, folder)
     device = pick_device(run.config.device)
     env = build_env(run, 1, device, 0, barrier=0)
     _set_threads(run.config.threads, env)
     agent = build_agent(run, env, device)
     env.close()
-    agent.load_state_dict(saved.tree["agent"])
+    with rundir.fitting(saved, folder):
+        agent.load_state_dict(saved.tree["agent"])
     return run, agent, device
 
 
-def _check_same(info: dict[str, Any], run: Run, folder: Path) -> None:
-    for key, value in (("agent", run.config.agent), ("env", run.config.env)):
-        if info[key] != value:
-            raise UsageError(f"the checkpoint in {folder} is of {key}={info[key]}, but config.yaml says {key}={value}")
+def _make(name: str, factory: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return factory(*arguments)
+    except RlganError:
+        raise
+    except Exception as error:
+        raise EnvError(f"env {name} raised {type(error).__name__} when it was made: {error}") from error
 
 
 def pick_device(name: str) -> torch.device:
@@ -278,18 +289,3 @@ def _set_threads(asked: int, env: Any) -> int:
 def _tracker(name: str, folder: Path) -> Any:
     spec = Registry().get("hooks", name)
     return spec.factory(spec.config(), folder)
-
-
-def _new_name(run: Run) -> str:
-    env = run.config.env.replace(":", "-").replace("/", "-")
-    return f"runs/{run.config.agent}-{env}-s{run.config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

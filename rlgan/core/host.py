@@ -62,11 +62,7 @@ class HostVecEnv:
             raise UsageError(f"copies={copies} cannot be split into groups={groups}: make copies a multiple of groups.")
         self.num_envs, self.groups, self.device = copies, groups, torch.device(device)
         self._identity = {"copies": copies, "groups": groups, "seed": seed, "barrier": barrier}
-        self._watchdog = Watchdog(
-            timeout,
-            f"Env {name} did not answer within {timeout:g} seconds, so the run was ended. "
-            f"The last checkpoint is kept: resume with `{resume}`.",
-        )
+        self._watchdog = Watchdog(timeout, name, resume)
         self._watchdog.start()
         self._size = copies // groups
         self._simulators: list[Simulator] = []

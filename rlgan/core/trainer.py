@@ -30,6 +30,7 @@ from rlgan.errors import NonFiniteError
 
 PIECE_BYTES = 64 << 20
 """Size before compression of one segment of replay rows."""
+MEND = "Lower the learning rate or the gradient norm and start again"
 
 
 class Interrupted(Exception):
@@ -214,14 +215,15 @@ class Trainer:
         return means
 
     def _diagnosis(self, metric: str) -> str:
+        broken = self._broken()
+        where = f"the first bad tensor is {broken[0]}" if broken else "all tensors of the agent are still finite"
+        return f"{metric} is not finite at step {int(self.stream.step)}: {where}. {MEND}"
+
+    def _broken(self) -> list[str]:
+        """Name the agent's tensors that are not finite."""
         tensors: dict[str, Tensor] = {}
         tree.encode(self.agent.state_dict(), tensors)
-        broken = [name for name, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())]
-        where = f"the first bad tensor is {broken[0]}" if broken else "all parameters are still finite"
-        return (
-            f"{metric} is not finite at step {int(self.stream.step)}: {where}. "
-            "The last checkpoint is from before; lower the learning rate or the gradient norm and start again"
-        )
+        return [name for name, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())]
 
     def _evaluate(self) -> None:
         row: dict[str, Any] = {"kind": "eval", "step": int(self.stream.step)}
@@ -239,6 +241,10 @@ class Trainer:
 
     def _save(self) -> None:
         self._means()
+        if broken := self._broken():
+            raise NonFiniteError(
+                f"the agent's tensor {broken[0]} is not finite at step {int(self.stream.step)}. {MEND}"
+            )
         root = self.output.checkpoints
         if isinstance(self.source, ReplaySource):
             ring = self.source.ring
@@ -274,7 +280,6 @@ class Trainer:
             "marks": self.marks,
             "target": self.target,
             "best": self.best,
-            "improved": self.improved,
             "finished": self.finished,
             "sums": self.sums,
             "summed": self.summed,
@@ -294,7 +299,7 @@ class Trainer:
                 self.source.ring.restore(ref["first"], read_segment(self.output.checkpoints, ref))
             self.saved_rows = self.source.ring.written[0]
         self.marks, self.target = state["marks"], state["target"]
-        self.best, self.improved, self.finished = state["best"], state["improved"], state["finished"]
+        self.best, self.finished = state["best"], state["finished"]
         self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
         self.summed = state["summed"]
         self.last = (int(self.stream.step), self.updates)

@@ -6,15 +6,20 @@ and ``valid=False``, and leads to the reset observation. So the true next observ
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
+from gymnasium.spaces import Dict, Space
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Generator, Tensor
 
 from rlgan.core.protocols import Env, State, Step
 from rlgan.core.statistics import Statistics
+from rlgan.core.watchdog import Watchdog
 from rlgan.errors import EnvError, RlganError
 
 
@@ -23,14 +28,24 @@ class VecEnv(VectorEnv):
 
     Outside a run, ``reset(seed=s)`` gives it a random generator of its own; inside, it draws from the device's default
     one (``rng`` is None), which is the only one that compiled and captured code can use.
+
+    Args:
+        env: The problem.
+        copies: How many.
+        device: Where its tensors are.
+        name: Of the env, for messages.
+        watchdog: Ends the process when ``start`` or ``receive`` hang; closed with the env.
     """
 
     groups = 1
     flies = False
     """Whether a row can be in flight while the learner works."""
 
-    def __init__(self, env: Env, copies: int, device: torch.device | str) -> None:
-        self.env = env
+    def __init__(
+        self, env: Env, copies: int, device: torch.device | str, *, name: str = "", watchdog: Watchdog | None = None
+    ) -> None:
+        self.env, self.name = env, name or type(env).__name__
+        self._watchdog = watchdog
         self.num_envs = copies
         self.device = torch.device(device)
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": ["rgb_array"]}
@@ -85,7 +100,7 @@ class VecEnv(VectorEnv):
 
     def start(self, group: int = 0) -> Tensor:
         """First observations of a run, drawn from the default generator."""
-        return self.reset()[0]
+        return self._watched("reset", self.reset)[0]
 
     def send(self, group: int, action: Tensor) -> None:
         """Take the actions of the next `receive`. Nothing is in flight on a device."""
@@ -94,13 +109,7 @@ class VecEnv(VectorEnv):
     def receive(self, group: int = 0) -> Step:
         """Step with the actions sent, and return the row."""
         assert self._action is not None
-        try:
-            obs, reward, terminated, truncated, info = self.step(self._action)
-        except RlganError:
-            raise
-        except Exception as error:
-            name = type(self.env).__name__
-            raise EnvError(f"env {name} raised {type(error).__name__} in its step: {error}") from error
+        obs, reward, terminated, truncated, info = self._watched("step", self.step, self._action)
         return {"obs": obs, "reward": reward, "terminated": terminated, "truncated": truncated, **info}
 
     def columns(self, group: int) -> slice:
@@ -125,3 +134,85 @@ class VecEnv(VectorEnv):
             value.copy_(tree["state"][name])
         self.over.copy_(tree["over"])
         self.statistics.load_state_dict(tree["statistics"])
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Stop the watchdog."""
+        if self._watchdog is not None:
+            self._watchdog.close()
+
+    def _watched(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        with self._watchdog or nullcontext():
+            return _call(self.name, what, function, *arguments)
+
+
+def check_rows(env: Env, n: int, device: torch.device, name: str) -> None:
+    """Reset and step ``n`` copies once, and compare shapes, dtypes and devices with what the env declares.
+
+    Draws from the default generator: a run calls it inside `seeding.fork`.
+
+    Raises:
+        EnvError: the first thing that is wrong.
+    """
+    for attribute in ("observation_space", "action_space", "max_steps"):
+        if not hasattr(env, attribute):
+            raise EnvError(f"env {name} has no {attribute}: every env must declare it")
+    state = _call(name, "reset", env.reset, n, None)
+    if not isinstance(state, dict) or not state:
+        raise EnvError(f"env {name} returned {_about(state)} from reset; it must be a dict of tensors ({n}, ...)")
+    for key, value in state.items():
+        if not isinstance(value, Tensor) or value.shape[:1] != (n,) or value.device.type != device.type:
+            wanted = f"a tensor ({n}, ...) on {device.type}"
+            raise EnvError(
+                f"env {name} returned the state's {key!r} as {_about(value)} from reset; it must be {wanted}"
+            )
+    _check_observation(name, env.observation_space, _call(name, "observe", env.observe, state), n, device)
+    actions = batch_space(env.action_space, n)
+    actions.seed(0)
+    action = torch.from_numpy(np.asarray(actions.sample())).to(device)
+    result = _call(name, "step", env.step, {key: value.clone() for key, value in state.items()}, action, None)
+    if not isinstance(result, tuple) or len(result) != 3:
+        raise EnvError(f"env {name} returned {_about(result)} from step; it must be (state, reward, terminated)")
+    following, reward, terminated = result
+    if not isinstance(following, dict) or following.keys() != state.keys():
+        got = sorted(following) if isinstance(following, dict) else _about(following)
+        raise EnvError(f"env {name} returned the state as {got} from step; it must have the keys {sorted(state)}")
+    for key, value in state.items():
+        _check(name, f"the state's {key!r} from step", following[key], value.dtype, value.shape, device)
+    floating = reward.dtype if isinstance(reward, Tensor) and reward.is_floating_point() else torch.float32
+    _check(name, "the reward", reward, floating, (n,), device)
+    _check(name, "terminated", terminated, torch.bool, (n,), device)
+    _check_observation(name, env.observation_space, _call(name, "observe", env.observe, following), n, device)
+
+
+def _check_observation(name: str, space: Space, obs: Any, n: int, device: torch.device, part: str = "") -> None:
+    what = f"the observation{part}"
+    if isinstance(space, Dict):
+        if not isinstance(obs, dict) or obs.keys() != space.keys():
+            raise EnvError(f"env {name} returned {what} as {_about(obs)}; it must have the keys {sorted(space)}")
+        for key, inner in space.items():
+            _check_observation(name, inner, obs[key], n, device, f"'s {key!r}")
+        return
+    dtype = torch.from_numpy(np.empty(0, space.dtype)).dtype
+    _check(name, what, obs, dtype, (n, *(space.shape or ())), device)
+
+
+def _check(name: str, what: str, value: Any, dtype: torch.dtype, shape: tuple[int, ...], device: torch.device) -> None:
+    if isinstance(value, Tensor) and (value.dtype, value.shape, value.device.type) == (dtype, shape, device.type):
+        return
+    wanted = f"{str(dtype).removeprefix('torch.')} of {tuple(shape)} on {device.type}"
+    raise EnvError(f"env {name} returned {what} as {_about(value)}; it must be {wanted}")
+
+
+def _about(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} of {tuple(value.shape)} on {value.device.type}"
+    return type(value).__name__
+
+
+def _call(name: str, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except RlganError:
+        raise
+    except Exception as error:
+        raise EnvError(f"env {name} raised {type(error).__name__} in its {what}: {error}") from error

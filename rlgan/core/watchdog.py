@@ -13,11 +13,20 @@ class Watchdog(threading.Thread):
     """``with watchdog:`` around a call that may hang: after ``timeout`` seconds the process ends with exit code 4.
 
     It counts its own ticks, so a process that was stopped or suspended does not look hung.
+
+    Args:
+        timeout: Seconds that one call may take.
+        env: Name of the env, for the sentence that is printed.
+        resume: The command that resumes the run, for the same.
     """
 
-    def __init__(self, timeout: float, sentence: str) -> None:
+    def __init__(self, timeout: float, env: str, resume: str) -> None:
         super().__init__(name="rlgan-watchdog", daemon=True)
-        self._timeout, self._sentence = timeout, sentence
+        self._timeout = timeout
+        self._sentence = (
+            f"Env {env} did not answer within {timeout:g} seconds, so the run was ended. "
+            f"The last checkpoint is kept: resume with `{resume}`."
+        )
         self._tick = min(0.5, timeout / 5)
         self._calls, self._busy = 0, False
         self._closed = threading.Event()
