@@ -1,0 +1,191 @@
+"""A run that is killed or stopped and then resumed equals, bit for bit, one that was left alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlgan.core.segments import read_segment
+
+CARTPOLE = shlex.split(
+    "agent=dqn env=cartpole preset=none steps=5000 copies=4 agent.learning_starts=400 agent.capacity=1500 "
+    "agent.hidden=[32,32] checkpoint.every=300 record.every=100 eval.every=1300 eval.episodes=4"
+)
+BREAKOUT = shlex.split(
+    "agent=dqn env=breakout steps=1200 agent.learning_starts=400 agent.capacity=800 agent.train_every=8 "
+    "checkpoint.every=200 record.every=100 barrier.every=60 eval.episodes=2 threads=1"
+)
+LONGER = shlex.split(
+    "steps=2500 agent.learning_starts=500 agent.capacity=1500 agent.train_every=4 checkpoint.every=400 "
+    "record.every=200 barrier.every=150"
+)
+
+needs_ale = pytest.mark.skipif(importlib.util.find_spec("ale_py") is None, reason="ale-py is not installed")
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", "rlgan", *words], stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    error = process.communicate(timeout=240)[1]
+    assert process.returncode == code, error
+    return error
+
+
+def lines(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def wait(process: subprocess.Popen[str], folder: Path, rows: int) -> None:
+    """Until the run has a checkpoint and so many rows of metrics."""
+    end = time.monotonic() + 120
+    while lines(folder) < rows or not any((folder / "checkpoints").glob("step_*")):
+        assert process.poll() is None, f"it ended before it was stopped: {finish(process)}"
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def newest(folder: Path) -> Path:
+    return max((folder / "checkpoints").glob("step_*"), key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def traces(folder: Path, capacity: int) -> dict[str, Any]:
+    """All that a run leaves behind but times: hashes of the last state, metrics, the rows that the replay holds."""
+    manifest = json.loads((newest(folder) / "manifest.json").read_text())
+    pieces = [read_segment(folder / "checkpoints", ref) for ref in manifest["segments"]]
+    replay = {name: torch.cat([piece[name] for piece in pieces])[-capacity:] for name in pieces[0]}
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        del row["time"]
+    return {
+        "step": manifest["step"],
+        "hashes": {name: file["sha256"] for name, file in manifest["files"].items()},
+        "replay": replay,
+        "metrics": rows,
+    }
+
+
+def assert_equal(folder: Path, base: Path, capacity: int) -> None:
+    got, wanted = traces(folder, capacity), traces(base, capacity)
+    assert got["metrics"] == wanted["metrics"]
+    assert got["step"] == wanted["step"]
+    assert got["hashes"] == wanted["hashes"]
+    assert got["replay"].keys() == wanted["replay"].keys()
+    for name, value in wanted["replay"].items():
+        assert torch.equal(got["replay"][name], value), name
+
+
+def kill_and_resume(folder: Path, words: list[str], total: int, seed: int, kills: int) -> None:
+    """Kill -9 at random moments, counted in rows of metrics.jsonl, and let the last resume run to its end."""
+    moments = random.Random(seed)
+    process = start("run", *words, f"dir={folder}")
+    for rows in sorted(moments.sample(range(3, total - 3), kills)):
+        wait(process, folder, rows)
+        time.sleep(moments.uniform(0, 0.05))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        process = start("resume", str(folder))
+    assert "resumed exactly from step" in finish(process)
+
+
+@pytest.fixture(scope="module")
+def cartpole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cartpole") / "base"
+    finish(start("run", *CARTPOLE, f"dir={folder}"))
+    return folder
+
+
+def test_killed_cartpole_equals_an_uninterrupted_one(cartpole: Path, tmp_path: Path) -> None:
+    kill_and_resume(tmp_path / "run", CARTPOLE, lines(cartpole), seed=0, kills=2)
+    assert_equal(tmp_path / "run", cartpole, 1500 // 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_killed_cartpole_five_times(cartpole: Path, tmp_path: Path, seed: int) -> None:
+    kill_and_resume(tmp_path / "run", CARTPOLE, lines(cartpole), seed, kills=5)
+    assert_equal(tmp_path / "run", cartpole, 1500 // 4)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_how_to_go_on(cartpole: Path, tmp_path: Path, number: int, code: int) -> None:
+    folder = tmp_path / "run"
+    process = start("run", *CARTPOLE, f"dir={folder}")
+    wait(process, folder, 17)
+    process.send_signal(number)
+    error = finish(process, code)
+    assert error.endswith(f"saved; continue with: rlgan resume {folder}\n")
+    stopped = int(newest(folder).name.removeprefix("step_"))
+    assert f"resumed exactly from step {stopped:,}\n" in finish(start("resume", str(folder)))
+    assert_equal(folder, cartpole, 1500 // 4)
+
+
+def test_evaluation_changes_nothing(cartpole: Path, tmp_path: Path) -> None:
+    words = [word for word in CARTPOLE if not word.startswith("eval.every")]
+    finish(start("run", *words, f"dir={tmp_path / 'run'}"))
+    got, wanted = traces(tmp_path / "run", 1500 // 4), traces(cartpole, 1500 // 4)
+    assert got["hashes"]["tensors.safetensors"] == wanted["hashes"]["tensors.safetensors"]
+    assert sum(row["kind"] == "eval" for row in got["metrics"]) == 1
+    assert sum(row["kind"] == "eval" for row in wanted["metrics"]) > 3
+    trained = [[row for row in run["metrics"] if row["kind"] == "train"] for run in (got, wanted)]
+    assert trained[0] == trained[1]
+
+
+def test_a_finished_run_is_left_as_it_is(cartpole: Path) -> None:
+    def content() -> dict[Path, bytes]:
+        kept = [p for p in cartpole.rglob("*") if p.is_file() and p.name not in ("log.txt", "curve.png")]
+        return {path: path.read_bytes() for path in kept}
+
+    before = content()
+    assert "this run has reached its end" in finish(start("resume", str(cartpole)))
+    assert content() == before
+
+
+@needs_ale
+def test_killed_breakout_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    finish(start("run", *BREAKOUT, f"dir={tmp_path / 'base'}"))
+    kill_and_resume(tmp_path / "run", BREAKOUT, lines(tmp_path / "base"), seed=0, kills=1)
+    assert_equal(tmp_path / "run", tmp_path / "base", 800 // 8)
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def breakout(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> tuple[Path, list[str]]:
+    folder = tmp_path_factory.mktemp("breakout") / "base"
+    words = [*BREAKOUT, *LONGER, f"groups={request.param}"]
+    finish(start("run", *words, f"dir={folder}"))
+    return folder, words
+
+
+@needs_ale
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_killed_breakout_five_times(breakout: tuple[Path, list[str]], tmp_path: Path, seed: int) -> None:
+    base, words = breakout
+    kill_and_resume(tmp_path / "run", words, lines(base), seed, kills=2)
+    assert_equal(tmp_path / "run", base, 1500 // 8)
+
+
+@needs_ale
+@pytest.mark.slow
+def test_breakout_stopped_by_ctrl_c(breakout: tuple[Path, list[str]], tmp_path: Path) -> None:
+    base, words = breakout
+    process = start("run", *words, f"dir={tmp_path / 'run'}")
+    wait(process, tmp_path / "run", 9)
+    process.send_signal(signal.SIGINT)
+    finish(process, 130)
+    assert "resumed exactly from step" in finish(start("resume", str(tmp_path / "run")))
+    assert_equal(tmp_path / "run", base, 1500 // 8)
