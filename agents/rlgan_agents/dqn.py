@@ -110,10 +110,12 @@ class DQN:
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One minibatch: (B, ...) windows with ``reward``, ``discount`` and ``next_obs``."""
-        self.optimiser.lr.copy_(linear(batch["step"], self.config.lr, self.config.lr * self.config.lr_end, self.steps))
+        c = self.config
+        if c.lr_end < 1.0:
+            self.optimiser.lr.copy_(linear(batch["step"], c.lr, c.lr * c.lr_end, self.steps))
         batch = {**batch, "action": batch["action"] - self.lowest}
-        loss, q = td_loss(self.q, self.target, batch, self.config.double, self.config.loss)
-        norm = optimise(self.optimiser, loss, self.config.max_grad_norm)
+        loss, q = td_loss(self.q, self.target, batch, c.double, c.loss)
+        norm = optimise(self.optimiser, loss, c.max_grad_norm)
         return {"loss": loss.detach(), "q": q.detach().mean(), "grad_norm": norm}
 
     def sync(self) -> None:

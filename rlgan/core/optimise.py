@@ -33,6 +33,9 @@ class Adam:
     def step(self, gradients: list[Tensor], divisor: Tensor) -> None:
         """Step along the gradients divided by ``divisor`` ()."""
         self.count.add_(1)
+        if torch.compiler.is_compiling():
+            self._formula(gradients, divisor)
+            return
         torch._fused_adam_(
             self.parameters,
             gradients,
@@ -49,6 +52,17 @@ class Adam:
             maximize=False,
             grad_scale=divisor,
         )
+
+    def _formula(self, gradients: list[Tensor], divisor: Tensor) -> None:
+        """The same step in plain operations, which the compiler fuses; it cannot see into the fused kernel."""
+        beta1, beta2 = self.betas
+        rate = self.lr / (1 - beta1**self.count)
+        scale = (1 - beta2**self.count).sqrt()
+        for p, g, first, second in zip(self.parameters, gradients, self.first, self.second, strict=True):
+            g = g / divisor
+            first.lerp_(g, 1 - beta1)
+            second.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+            p.sub_(rate * first / (second.sqrt() / scale + self.eps))
 
     def state_dict(self) -> dict[str, Any]:
         """Both moments, the count of steps and the learning rate."""
