@@ -156,6 +156,8 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None) -> int:
         )
     mode = resolve_capture(saved.info["capture"] if saved else c.capture, device)
     seeding.seed_all(seeding.derive(c.seed))
+    # moments of dead units decay into denormal numbers, which processors multiply a hundred times slower
+    torch.set_flush_denormal(True)
     if device.type == "cuda":
         torch.use_deterministic_algorithms(c.deterministic)
     env = build_env(run, c.copies, device, c.seed, c.barrier.every)
@@ -273,6 +275,8 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise UsageError(f"device={name}: this machine has {count} CUDA devices; write device=cpu or device=auto")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     return device
 
 

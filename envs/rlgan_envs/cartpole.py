@@ -51,7 +51,7 @@ class CartPole:
 
     def observe(self, state: State) -> Tensor:
         """The state itself, (n, 4)."""
-        return state["x"].clone()
+        return state["x"]
 
     def step(self, state: State, action: Tensor, rng: Generator | None) -> tuple[State, Tensor, Tensor]:
         """One Euler step of the equations in Florian (2007), without friction."""

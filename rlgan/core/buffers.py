@@ -196,10 +196,10 @@ def minibatches(fields: Batch, size: int, epochs: int) -> Iterator[Batch]:
         raise ValueError(f"a rollout of {count} rows cannot be cut into minibatches of {size}")
     for _ in range(epochs):
         order = (torch.rand(count, device=valid.device) + 2 * (~valid)).argsort()
-        place = torch.arange(count, device=valid.device) % valid.sum()
+        place = torch.arange(count, device=valid.device) % valid.sum().clamp_min(1)
         order = order[place]
         for start in range(0, count, size):
             index = order[start : start + size]
             batch = {name: value.index_select(0, index) for name, value in flat.items()}
-            batch["weight"] = torch.ones_like(batch["reward"])
+            batch["weight"] = batch["valid"].to(batch["reward"].dtype)
             yield batch

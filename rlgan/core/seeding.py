@@ -12,7 +12,7 @@ import torch
 
 def derive(seed: int, *path: int) -> int:
     """Return the seed of a role: independent for different paths, equal for equal ones; 31 bits."""
-    return int(np.random.SeedSequence([seed, *path]).generate_state(1, np.uint32)[0] >> 1)
+    return int(np.random.SeedSequence(seed, spawn_key=path).generate_state(1, np.uint32)[0] >> 1)
 
 
 def seed_all(seed: int) -> None:

@@ -55,7 +55,7 @@ class Simulator:
         """The seeded reset at barrier ``row``; 0 is the start of the run."""
         self._land()
         # 30 bits leave room for simulators that count up from the seed, one per copy, in 32 signed bits.
-        seed = int(np.random.SeedSequence([self._seed, row, self._group]).generate_state(1)[0]) >> 2
+        seed = int(np.random.SeedSequence(self._seed, spawn_key=(row, self._group)).generate_state(1)[0]) >> 2
         self._keep(self._call(lambda: self.sim.reset(seed=seed))[0])
         self._ended = np.zeros(self.n, bool)
         self._sent.clear()

@@ -10,6 +10,7 @@ import torch
 from rlgan.core.buffers import Ring, RolloutBuffer, minibatches
 from rlgan.core.protocols import Batch, Phase, Replay, Rollouts
 from rlgan.core.stream import Stream
+from rlgan.errors import UsageError
 
 CHUNK_BYTES = 32 << 20
 """Batches drawn in one go are limited to about this size."""
@@ -41,6 +42,11 @@ class ReplaySource:
         env = stream.env
         self.spec, self.stream = spec, stream
         self.ring = Ring(spec.capacity, env.num_envs, stream.columns, env.stack, env.device)
+        if self.ring.capacity <= (needed := spec.n_step + env.stack):
+            raise UsageError(
+                f"a replay of {spec.capacity} rows leaves {self.ring.capacity} to each of {env.num_envs} copies, and "
+                f"windows need {needed + 1}: raise agent.capacity above {needed * env.num_envs} or lower copies"
+            )
         self.iterations = -(-spec.every // env.num_envs)
         """Vector steps between bursts of updates."""
         self.credit = 0
@@ -102,7 +108,7 @@ class RolloutSource:
     def __init__(self, spec: Rollouts, stream: Stream, phase: Phase) -> None:
         count = spec.horizon * stream.env.num_envs
         if count % spec.minibatch:
-            raise ValueError(f"minibatch {spec.minibatch} does not divide {count} rows (horizon x copies)")
+            raise UsageError(f"minibatch {spec.minibatch} does not divide {count} rows (horizon x copies)")
         self.spec, self.stream, self.prepare = spec, stream, phase.prepare
         self.buffer = RolloutBuffer(spec.horizon, stream.env.num_envs)
         self.remaining = 0
@@ -131,10 +137,16 @@ class RolloutSource:
         for g, columns in enumerate(stream.columns):
             fields["obs"][spec.horizon, columns].copy_(stream.obs[g])
         rollout = dict(fields)
+        following = rollout["obs"][1:]
+        if (final := rollout.pop("final_obs", None)) is not None:
+            ended = rollout["terminated"] | rollout["truncated"]
+            following = torch.where(ended.view(*ended.shape, *[1] * (final.dim() - 2)), final, following)
+        rollout["next_obs"] = following
         if self.prepare is not None:
             with torch.no_grad():
                 rollout = self.prepare(rollout)
         rollout["obs"] = rollout["obs"][: spec.horizon]
+        del rollout["next_obs"]
         self.batches = minibatches(rollout, spec.minibatch, spec.epochs)
         self.remaining = spec.epochs * spec.horizon * stream.env.num_envs // spec.minibatch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ class Stream:
         self.flight: list[Batch | None] = [None] * env.groups
         """What act gave for the rows in flight."""
         self.seconds = 0.0
+        """Spent in the env since somebody set it to 0."""
 
     def begin(self) -> None:
         """Reset the env: the first observations of the run."""
@@ -53,7 +55,9 @@ class Stream:
         with torch.no_grad():
             out, self.carries[g] = self.act(self.obs[g], self.carries[g], self.step, True)
         self.flight[g] = out
+        began = time.perf_counter()
         self.env.send(g, out["action"])
+        self.seconds += time.perf_counter() - began
 
     def receive(self, g: int) -> Batch:
         """Complete a group's row, launching it first if nothing is in flight."""
@@ -62,7 +66,9 @@ class Stream:
         out = self.flight[g]
         assert out is not None
         self.flight[g] = None
+        began = time.perf_counter()
         step = self.env.receive(g)
+        self.seconds += time.perf_counter() - began
         row = {"obs": self.obs[g], "first": self.first[g], **out}
         row |= {name: step[name] for name in ("reward", "terminated", "truncated", "valid")}
         if "final_obs" in step:

@@ -8,6 +8,7 @@ minibatch. Phase: a stretch of work that a learner declares.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -83,9 +84,13 @@ class Trainer:
         self.source: ReplaySource | RolloutSource = make_source(self.phases[0], self.stream)
         self.updates = 0
         """Updates in this phase."""
-        self.marks = {"record": intervals.record, "evaluate": intervals.evaluate, "checkpoint": intervals.checkpoint}
-        self.target = intervals.steps
+        self.began = 0
+        """Steps at which this phase began."""
+        self.target = self.phases[0].until or intervals.steps
         """Rows at which the true number of steps is read next."""
+        self.marks = {"record": intervals.record, "evaluate": intervals.evaluate, "checkpoint": intervals.checkpoint}
+        self.at = {"record": -1, "evaluate": -1}
+        """Rows at the last record and the last evaluation."""
         self.best: float | None = None
         self.sums: dict[str, Tensor] = {}
         self.summed = 0
@@ -93,7 +98,7 @@ class Trainer:
         self.saved_rows = 0
         self.improved = False
         self.finished = False
-        self.clock = {"start": time.perf_counter(), "last": time.perf_counter(), "env": 0.0, "learner": 0.0}
+        self.clock = {"start": time.perf_counter(), "last": time.perf_counter(), "busy": 0.0}
         self.last = (0, 0)
         self.signal = 0
 
@@ -112,32 +117,40 @@ class Trainer:
                 self.stream.begin()
             self._run_phase(self.phases[self.phase])
             while self.phase + 1 < len(self.phases):
-                self.phase += 1
-                self.updates, self.segments, self.saved_rows = 0, [], 0
-                self.source = make_source(self.phases[self.phase], self.stream)
+                self._next_phase()
                 self._run_phase(self.phases[self.phase])
-            self._record()
-            self._evaluate()
+            # saved before the last evaluation, which may take long, and after it
+            self._save()
+            if self.at["record"] < self.stream.rows:
+                self._record()
+            if self.at["evaluate"] < self.stream.rows:
+                self._evaluate()
             self.finished = True
             self._save()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
+    def _next_phase(self) -> None:
+        self._record()
+        self.phase += 1
+        phase, self.began = self.phases[self.phase], int(self.stream.step)
+        self.updates, self.last = 0, (self.began, 0)
+        self.target = self.stream.rows + (phase.until or self.intervals.steps - self.began)
+        self.source, self.segments, self.saved_rows = make_source(phase, self.stream), [], 0
+
     def _run_phase(self, phase: Phase) -> None:
         update = capture(phase.update, self.mode)
         while not self._done(phase):
             began = time.perf_counter()
             batch = self.source.next()
-            collected = time.perf_counter()
-            self.clock["env"] += collected - began
             if batch is not None:
                 self._add(update(batch))
                 self.updates += 1
                 for every, call in phase.periodic:
                     if self.updates % every == 0:
                         call()
-                self.clock["learner"] += time.perf_counter() - collected
+            self.clock["busy"] += time.perf_counter() - began
             if self.source.boundary:
                 self._boundary()
 
@@ -146,7 +159,7 @@ class Trainer:
             return False
         if phase.unit == "updates":
             return self.updates >= (phase.until or 0)
-        budget = phase.until or self.intervals.steps
+        budget = self.began + phase.until if phase.until else self.intervals.steps
         if self.stream.rows < self.target:
             return False
         missing = budget - int(self.stream.step)
@@ -163,7 +176,7 @@ class Trainer:
         if self.signal:
             self._save()
             raise Interrupted(self.signal)
-        if self._due("checkpoint", self.intervals.checkpoint):
+        if self._due("checkpoint", self.intervals.checkpoint) or self.improved:
             self._save()
 
     def _due(self, name: str, every: int) -> bool:
@@ -191,12 +204,13 @@ class Trainer:
             "wall": now - self.clock["start"],
             "steps_per_s": (step - self.last[0]) / passed,
             "updates_per_s": (self.updates - self.last[1]) / passed,
-            "env_share": self.clock["env"] / passed,
-            "learner_share": self.clock["learner"] / passed,
+            "env_share": self.stream.seconds / passed,
+            "learner_share": (self.clock["busy"] - self.stream.seconds) / passed,
             "memory_mb": _memory_mb(self.device),
         }
-        self.clock |= {"last": now, "env": 0.0, "learner": 0.0}
-        self.last = (step, self.updates)
+        self.clock |= {"last": now, "busy": 0.0}
+        self.stream.seconds = 0.0
+        self.last, self.at["record"] = (step, self.updates), self.stream.rows
         self.sums, self.summed = {}, 0
         self.output.record.write(row)
         self.output.live.show(row)
@@ -235,6 +249,7 @@ class Trainer:
         self.improved = self.best is None or row["return_mean"] > self.best
         if self.improved:
             self.best = row["return_mean"]
+        self.at["evaluate"] = self.stream.rows
         self.output.record.write(row)
         self.output.live.show(row)
         self.output.trackers.metrics(row)
@@ -266,7 +281,8 @@ class Trainer:
         if self.signal:
             raise KeyboardInterrupt
         self.signal = number
-        self.output.live.note("stopping after this iteration; once more to stop at once, unsaved")
+        # a signal may come in the middle of a print, so not through the stream that prints
+        os.write(2, b"\nstopping after this iteration; once more to stop at once, unsaved\n")
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that decides how the run goes on, but the replay's rows, which lie in segments."""
@@ -278,6 +294,8 @@ class Trainer:
             "phase": self.phase,
             "updates": self.updates,
             "marks": self.marks,
+            "at": self.at,
+            "began": self.began,
             "target": self.target,
             "best": self.best,
             "finished": self.finished,
@@ -298,7 +316,7 @@ class Trainer:
             for ref in self.segments:
                 self.source.ring.restore(ref["first"], read_segment(self.output.checkpoints, ref))
             self.saved_rows = self.source.ring.written[0]
-        self.marks, self.target = state["marks"], state["target"]
+        self.marks, self.at, self.began, self.target = (state[k] for k in ("marks", "at", "began", "target"))
         self.best, self.finished = state["best"], state["finished"]
         self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
         self.summed = state["summed"]

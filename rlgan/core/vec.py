@@ -69,9 +69,8 @@ class VecEnv(VectorEnv):
         """Start all copies anew and return their observations (N, ...)."""
         if seed is not None:
             self.rng = Generator(self.device).manual_seed(seed)
-        for name, value in self.env.reset(self.num_envs, self.rng).items():
-            self.state[name].copy_(value)
-        self.over.zero_()
+        self.state = self.env.reset(self.num_envs, self.rng)
+        self.over = torch.zeros_like(self.over)
         self.statistics.running.zero_()
         self.statistics.length.zero_()
         return self.env.observe(self.state), {"first": torch.ones_like(self.over)}
@@ -82,18 +81,15 @@ class VecEnv(VectorEnv):
 
         ``info`` has ``valid`` and ``over`` (the game ended) of this row, and ``first`` of the next one.
         """
-        fresh = self.over.clone()
-        valid = ~fresh
+        fresh, valid = self.over, ~self.over
         state, reward, terminated = self.env.step(self.state, action, self.rng)
         start = self.env.reset(self.num_envs, self.rng)
-        for name, value in self.state.items():
-            mask = fresh.view(-1, *[1] * (value.dim() - 1))
-            torch.where(mask, start[name], state[name], out=value)
+        # never in place: an observation, or another part of the state, may be the same tensor
+        self.state = {k: torch.where(fresh.view(-1, *[1] * (v.dim() - 1)), start[k], v) for k, v in state.items()}
         reward = reward.masked_fill(fresh, 0.0)
         terminated = terminated & valid
         truncated = (self.statistics.advance(reward, valid) >= self.max_steps) & ~terminated
-        over = terminated | truncated
-        self.over.copy_(over)
+        self.over = over = terminated | truncated
         self.statistics.finish(over, metrics=self.env.metrics(self.state) if self._has_metrics else None)  # type: ignore[attr-defined]
         info = {"valid": valid, "first": fresh, "over": over}
         return self.env.observe(self.state), reward, terminated, truncated, info
@@ -130,9 +126,8 @@ class VecEnv(VectorEnv):
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Copy a saved state in."""
-        for name, value in self.state.items():
-            value.copy_(tree["state"][name])
-        self.over.copy_(tree["over"])
+        self.state = {name: tree["state"][name].to(self.device, copy=True) for name in self.state}
+        self.over = tree["over"].to(self.device, copy=True)
         self.statistics.load_state_dict(tree["statistics"])
 
     def close_extras(self, **kwargs: Any) -> None:
