@@ -35,11 +35,18 @@ def rate(call: Callable[[], object], steps: Callable[[], int], seconds: float) -
     return (steps() - start) / (time.perf_counter() - began)
 
 
+def valid_steps(env: VecEnv) -> int:
+    """Steps of finished games and of those still running."""
+    statistics = env.statistics
+    running = statistics.length.masked_fill(env.over, 0.0)
+    return int(statistics.sums["length"].double().sum() + running.double().sum())
+
+
 def eager(copies: int, seconds: float) -> float:
     env = VecEnv(CartPole(CartPoleConfig(), "cpu"), copies, "cpu")
     env.reset(seed=0)
     env.rng = None
-    return rate(lambda: env.step(torch.randint(2, (copies,))), lambda: int(env.statistics.steps.sum()), seconds)
+    return rate(lambda: env.step(torch.randint(2, (copies,))), lambda: valid_steps(env), seconds)
 
 
 def captured(copies: int, seconds: float) -> float:
@@ -51,7 +58,7 @@ def captured(copies: int, seconds: float) -> float:
         return obs
 
     call = capture(steps, "compile")
-    return rate(lambda: call({}), lambda: int(env.statistics.steps.sum()), seconds)
+    return rate(lambda: call({}), lambda: valid_steps(env), seconds)
 
 
 def bare(copies: int, seconds: float) -> float:

@@ -27,8 +27,8 @@ BREAKOUT = shlex.split(
     "checkpoint.every=200 record.every=100 barrier.every=60 eval.episodes=2 threads=1"
 )
 LONGER = shlex.split(
-    "steps=2500 agent.learning_starts=500 agent.capacity=1500 agent.train_every=4 checkpoint.every=400 "
-    "record.every=200 barrier.every=150"
+    "agent=dqn env=breakout steps=2500 agent.learning_starts=500 agent.capacity=1500 checkpoint.every=400 "
+    "record.every=200 barrier.every=150 eval.episodes=2 threads=1"
 )
 
 needs_ale = pytest.mark.skipif(importlib.util.find_spec("ale_py") is None, reason="ale-py is not installed")
@@ -165,7 +165,7 @@ def test_killed_breakout_equals_an_uninterrupted_one(tmp_path: Path) -> None:
 @pytest.fixture(scope="module", params=[1, 2])
 def breakout(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> tuple[Path, list[str]]:
     folder = tmp_path_factory.mktemp("breakout") / "base"
-    words = [*BREAKOUT, *LONGER, f"groups={request.param}"]
+    words = [*LONGER, f"groups={request.param}"]
     finish(start("run", *words, f"dir={folder}"))
     return folder, words
 

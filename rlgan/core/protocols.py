@@ -118,8 +118,8 @@ class Phase:
     """Budget in ``unit``; None is the steps of the run."""
     unit: Literal["steps", "updates"] = "steps"
     prepare: Callable[[Batch], Batch] | None = None
-    """Rollouts only: once per rollout, under the parameters that collected it. It is given rows (T, N, ...) with the true
-    ``next_obs``, and ``obs`` (T + 1, N, ...)."""
+    """Rollouts only: once per rollout, under the parameters that collected it. It is given rows (T, N, ...) with the
+    true ``next_obs``, and ``obs`` (T + 1, N, ...)."""
     periodic: tuple[tuple[int, Callable[[], None]], ...] = ()
     """``(k, f)``: f runs after every k-th update, outside of what is captured. Counted on the host, so that rare and
     costly work (copying a large target network) costs nothing in between."""
