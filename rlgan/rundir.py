@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import platform
 import time
@@ -68,6 +69,19 @@ def check_same(saved: Checkpoint, run: Run, folder: Path) -> None:
     for key, value in (("agent", run.config.agent), ("env", run.config.env)):
         if (of := saved.info.get(key)) != value:
             raise UsageError(f"the checkpoint in {folder} is of {key}={of}, but config.yaml says {key}={value}")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run directory alone: two writers would cut each other's record. The kernel frees it, also after kill -9."""
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{folder} is being written by another rlgan process: wait for its end or stop it"
+            ) from None
+        yield
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,17 +38,20 @@ def train(run: Run) -> int:
     folder = Path(run.config.dir or rundir.new_name(run))
     if (folder / "config.yaml").exists():
         raise UsageError(f"{folder} already holds a run: write another dir=, or `rlgan resume {folder}`")
-    return _go(rundir.placed(run, folder), folder, None)
+    with ExitStack() as stack:
+        return _go(rundir.placed(run, folder), folder, None, stack)
 
 
 def resume(folder: Path) -> int:
     """Continue a run from its newest checkpoint, bit for bit."""
     run = rundir.load(folder)
-    root = folder / "checkpoints"
-    saved = checkpoint.newest(root)
-    rundir.check_same(saved, run, folder)
-    checkpoint.discard_unlisted(root, after=saved.step)
-    return _go(run, folder, saved)
+    with rundir.locked(folder):
+        root = folder / "checkpoints"
+        saved = checkpoint.newest(root)
+        rundir.check_same(saved, run, folder)
+        checkpoint.discard_unlisted(root, after=saved.step)
+        with ExitStack() as stack:
+            return _go(run, folder, saved, stack)
 
 
 def evaluate(folder: Path, episodes: int | None, seed: int) -> dict[str, Any]:
@@ -146,7 +150,8 @@ def normalised(run: Run, value: float) -> float | None:
     return (value - low) / (high - low)
 
 
-def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None) -> int:
+def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: ExitStack) -> int:
+    """Train from the start or from a checkpoint; ``stack`` closes what this opens."""
     c = run.config
     device = pick_device(c.device)
     if saved and (old := saved.info.get("device", device.type)) != device.type:
@@ -161,11 +166,13 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None) -> int:
     if device.type == "cuda":
         torch.use_deterministic_algorithms(c.deterministic)
     env = build_env(run, c.copies, device, c.seed, c.barrier.every)
+    stack.callback(env.close)
     threads = _set_threads(saved.info["threads"] if saved else c.threads, env)
     agent = build_agent(run, env, device)
     if not saved:
         rundir.prepare(run, folder)
-    log = (folder / "log.txt").open("ab", buffering=0)
+        stack.enter_context(rundir.locked(folder))
+    log = stack.enter_context((folder / "log.txt").open("ab", buffering=0))
 
     def say(text: str) -> None:
         print(text, file=sys.stderr)
@@ -175,8 +182,10 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None) -> int:
             print(f"warning: {log.name} could not be written: {error.strerror}", file=sys.stderr)
 
     live = record.LiveLine(c.steps)
+    stack.callback(live.close)
     trackers = Trackers({name: _tracker(name, folder) for name in c.trackers}, deadline=10.0, warn=live.note)
     metrics = record.Record(folder / "metrics.jsonl", saved.info["record_length"] if saved else None)
+    stack.callback(metrics.close)
     output = Output(folder / "checkpoints", metrics, live, trackers)
     machine = {"device": device.type, "threads": threads, "capture": mode}
     info = {"agent": c.agent, "env": c.env, "versions": rundir.versions(), **machine}
@@ -196,20 +205,18 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None) -> int:
         exact = device.type == "cpu" or c.deterministic
         say("this run has reached its end" if trainer.finished else rundir.resumed(saved, exact))
     trackers.run_start({"config": run.to_dict(), "dir": str(folder), "step": saved.step if saved else 0})
+    stack.callback(trackers.run_end, {"dir": str(folder)})
     try:
         trainer.run()
     except Interrupted as stop:
-        output.live.close()
+        live.close()
         say(f"saved; continue with: rlgan resume {folder}")
         return 128 + stop.number
     except NonFiniteError:
         kept = max((folder / "checkpoints").glob("step_*"), key=lambda path: path.stat().st_mtime, default=None)
         say(f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet")
         raise
-    finally:
-        output.live.close()
-        env.close()
-        trackers.run_end({"dir": str(folder)})
+    live.close()
     rows = record.read(folder / "metrics.jsonl")
     final = next(row for row in reversed(rows) if row["kind"] == "eval")
     scale = normalised(run, final["return_mean"])
