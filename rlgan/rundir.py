@@ -73,7 +73,7 @@ def check_same(saved: Checkpoint, run: Run, folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run directory alone: two writers would cut each other's record. The kernel frees it, also after kill -9."""
+    """Hold a run directory alone: two writers would cut each other's record. After kill -9 the kernel frees it."""
     with (folder / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -472,3 +472,9 @@ def test_checking_an_env_takes_no_random_number_of_the_run() -> None:
     VecEnv(asked.env_spec.factory(asked.env, "cpu", torch.float32), 4, "cpu")
     assert torch.equal(after, torch.get_rng_state())
     env.close()
+
+
+def test_a_run_directory_has_one_writer(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with rundir.locked(run):
+        assert main(["resume", str(run)]) == 2
+    assert said(capsys) == f"rlgan: {run} is being written by another rlgan process: wait for its end or stop it\n"
