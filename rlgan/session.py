@@ -288,11 +288,15 @@ def pick_device(name: str) -> torch.device:
 
 
 def _set_threads(asked: int, env: Any) -> int:
-    """Images are worth all cores; for vectors one thread is faster than the barriers of two."""
+    """Images are worth half of the cores, for vectors one thread is faster than the barriers of two.
+
+    Threads that wait for each other slow down by ten and more when anything else wants their cores; so emulators, and
+    whatever the user does meanwhile, get the other half.
+    """
     space = env.single_observation_space
     image = isinstance(space, Box) and len(space.shape) == 3
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = asked or (cores if image else 1)
+    threads = asked or (max(cores // 2, 1) if image else 1)
     torch.set_num_threads(threads)
     return threads
 
