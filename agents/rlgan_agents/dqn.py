@@ -177,7 +177,7 @@ CARTPOLE = {
 }
 CARTPOLE_ZOO = {
     "steps": 50_000,
-    "copies": 32,
+    "copies": 64,
     "agent.lr": 2.3e-3,
     "agent.batch_size": 64,
     "agent.capacity": 100_000,
