@@ -30,7 +30,7 @@ def sample(env: HostVecEnv, row: int) -> torch.Tensor:
 def test_rows_equal_gymnasiums_own(mode):
     peer = gymnasium.make_vec("CartPole-v1", 3, vectorization_mode="sync")
     env = host("CartPole-v1", mode=mode)
-    seed = int(np.random.SeedSequence([5, 0, 0]).generate_state(1)[0]) >> 2
+    seed = int(np.random.SeedSequence(5, spawn_key=(0, 0)).generate_state(1)[0]) >> 2
     assert np.array_equal(env.start(0).numpy(), peer.reset(seed=seed)[0])
     ended = np.zeros(3, bool)
     for row in range(120):
