@@ -7,6 +7,7 @@ import math
 import os
 import pty
 import re
+import select
 import termios
 from pathlib import Path
 
@@ -160,7 +161,10 @@ def shown(monkeypatch, columns, rows, encoding="utf-8", **environment):
             line.show(row)
         line.close()
         line.close()
-        return os.read(parent, 10_000).decode(encoding).replace("\r\n", "\n")
+        got = b""
+        while select.select([parent], [], [], 0.3)[0]:  # a terminal hands over what was written in pieces
+            got += os.read(parent, 10_000)
+        return got.decode(encoding).replace("\r\n", "\n")
 
 
 REST = "  return 12.34  2,500 steps/s  ETA 2s  env 22% learner 70%  1.2 GB"
