@@ -71,6 +71,8 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     with seeding.fork(seeding.derive(run.config.seed, VIDEO, seed), device):
         env = build_env(run, 1, device, seeding.derive(run.config.seed, VIDEO, seed), barrier=0, render=True)
+        if isinstance(env, VecEnv) and env.render_mode is None:
+            raise UsageError(f"env={run.config.env} cannot be filmed: it has no render(state, i)")
         env.start(0)
         video = Video(out, fps=env.fps, size=env.frame(0).shape[:2])
         shown = {"score": 0.0, "steps": 0, "game": 1}

@@ -24,6 +24,7 @@ from rlgan.core import checkpoint, durable
 from rlgan.core.vec import VecEnv
 from rlgan.registry import Registry
 from rlgan_agents.dqn import DQN
+from rlgan_envs.cartpole import CartPole
 
 CARTPOLE = shlex.split("agent=dqn env=cartpole preset=none agent.hidden=[16] eval.episodes=2 record.every=200")
 PLUGIN = '''
@@ -478,3 +479,11 @@ def test_a_run_directory_has_one_writer(run: Path, capsys: pytest.CaptureFixture
     with rundir.locked(run):
         assert main(["resume", str(run)]) == 2
     assert said(capsys) == f"rlgan: {run} is being written by another rlgan process: wait for its end or stop it\n"
+
+
+def test_an_env_without_pictures_cannot_be_filmed(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(CartPole, "render")
+    assert main(["watch", str(run)]) == 2
+    assert said(capsys).endswith("rlgan: env=cartpole cannot be filmed: it has no render(state, i)\n")
