@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -29,6 +31,8 @@ from rlgan.runconfig import Run
 
 EVALUATION, VIDEO = 1, 2
 """Roles of random streams beside training's."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's mallopt."""
 EVALUATION_COPIES = 10
 """At most; as many as divide the number of games."""
 
@@ -163,8 +167,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
         )
     mode = resolve_capture(saved.info["capture"] if saved else c.capture, device)
     seeding.seed_all(seeding.derive(c.seed))
-    # moments of dead units decay into denormal numbers, which processors multiply a hundred times slower
-    torch.set_flush_denormal(True)
+    _settle_processor()
     if device.type == "cuda":
         torch.use_deterministic_algorithms(c.deterministic)
     env = build_env(run, c.copies, device, c.seed, c.barrier.every)
@@ -301,6 +304,18 @@ def _set_threads(asked: int, env: Any) -> int:
     threads = asked or (max(cores // 2, 1) if image else 1)
     torch.set_num_threads(threads)
     return threads
+
+
+def _settle_processor() -> None:
+    """Set what every run on a processor gains from and no result depends on."""
+    # moments of dead units decay into denormal numbers, which processors multiply a hundred times slower
+    torch.set_flush_denormal(True)
+    # glibc gives freed blocks above 128 KiB back to the system and takes a page fault for each 4 KiB of the next one:
+    # a third of a NatureCNN update. Blocks of up to 32 MiB, the most it allows, are kept from here on.
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _tracker(name: str, folder: Path) -> Any:
