@@ -59,8 +59,8 @@ ROWS = {
         (
             *("agent=dqn", "env=breakout", "preset=breakout-1m", NO_CHECKPOINTS, "record.every=400"),
             *("agent.learning_starts=2000", "agent.epsilon_steps=2000", "eval.episodes=1"),
-            # as the peer learns (one step, no double targets); the number of copies is ours to choose
-            *("agent.n_step=1", "agent.double=false", "copies=32"),
+            # as the peer learns: one step, no double targets
+            *("agent.n_step=1", "agent.double=false"),
         ),
         8_000,
         ("eager",),

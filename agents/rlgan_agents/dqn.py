@@ -190,7 +190,7 @@ CARTPOLE_ZOO = {
     "agent.hidden": (256, 256),
 }
 ATARI = {
-    "copies": 8,
+    "copies": 16,
     "agent.lr": 1e-4,
     "agent.batch_size": 32,
     "agent.train_every": 4,

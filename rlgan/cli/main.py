@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 ok, 2 usage, 3 plugin, 4 env, 5 not finite, 130 and 143 signals."""
     # OpenMP threads that spin for long at their barriers starve the emulators' threads, and with any other busy process
     # beside them slow each other a hundredfold; it must be set before torch is loaded
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         code = cli.main(arguments, prog_name="rlgan", standalone_mode=False)
     except click.ClickException as error:

@@ -28,6 +28,8 @@ class Adam:
         device = self.parameters[0].device
         self.lr = torch.tensor(lr, device=device)
         self.count = torch.zeros((), device=device)
+        self.decayed = torch.ones(2, device=device)
+        """Both betas to the power of ``count``, kept by compiled code: it would raise them anew for every element."""
         self.first, self.second = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
 
     def step(self, gradients: list[Tensor], divisor: Tensor) -> None:
@@ -56,8 +58,10 @@ class Adam:
     def _formula(self, gradients: list[Tensor], divisor: Tensor) -> None:
         """The same step in plain operations, which the compiler fuses; it cannot see into the fused kernel."""
         beta1, beta2 = self.betas
-        rate = self.lr / (1 - beta1**self.count)
-        scale = (1 - beta2**self.count).sqrt()
+        self.decayed[0].mul_(beta1)
+        self.decayed[1].mul_(beta2)
+        rate = self.lr / (1 - self.decayed[0])
+        scale = (1 - self.decayed[1]).sqrt()
         for p, g, first, second in zip(self.parameters, gradients, self.first, self.second, strict=True):
             g = g / divisor
             first.lerp_(g, 1 - beta1)
@@ -65,14 +69,16 @@ class Adam:
             p.sub_(rate * first / (second.sqrt() / scale + self.eps))
 
     def state_dict(self) -> dict[str, Any]:
-        """Both moments, the count of steps and the learning rate."""
-        return {"lr": self.lr, "count": self.count, "first": self.first, "second": self.second}
+        """Both moments, the count of steps, the decay so far and the learning rate."""
+        scalars = {"lr": self.lr, "count": self.count, "decayed": self.decayed}
+        return {**scalars, "first": self.first, "second": self.second}
 
     @torch.no_grad()
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Copy a saved state in."""
         self.lr.copy_(tree["lr"])
         self.count.copy_(tree["count"])
+        self.decayed.copy_(tree["decayed"])
         torch._foreach_copy_(self.first, tree["first"])
         torch._foreach_copy_(self.second, tree["second"])
 

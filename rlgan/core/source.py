@@ -89,7 +89,7 @@ class ReplaySource:
         size = sum(f[0, 0].nbytes for f in self.ring.fields.values()) * (self.ring.stack + 1) * 2 * spec.batch_size
         count = max(1, min(owed, CHUNK_BYTES // size))
         chunk = self.ring.draw(count, spec.batch_size, spec.n_step, spec.gamma)
-        self.pending = [{name: value[k] for name, value in chunk.items()} for k in range(count)]
+        self.pending = [dict(zip(chunk, row, strict=True)) for row in zip(*chunk.values(), strict=True)]
         self.credit -= count * spec.every
 
     def state_dict(self) -> dict[str, Any]:
