@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from matplotlib.figure import Figure
 
-from rlgan.core.record import read
+from rlgan.report.record import read
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import yaml
 
 from rlgan import config
-from rlgan.core import record
-from rlgan.core.checkpoint import Checkpoint
 from rlgan.errors import RlganError, UsageError
 from rlgan.registry import Registry
+from rlgan.report import record
 from rlgan.runconfig import Run
+from rlgan.store.checkpoint import Checkpoint
 
 PACKAGES = ("rlgan", "torch", "numpy", "gymnasium", "ale-py")
 

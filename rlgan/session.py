@@ -16,18 +16,20 @@ import torch
 from gymnasium.spaces import Box
 
 from rlgan import config, rundir
-from rlgan.core import checkpoint, curve, record, seeding
 from rlgan.core import evaluate as evaluation
+from rlgan.core import seeding
 from rlgan.core.capture import resolve as resolve_capture
 from rlgan.core.host import HostVecEnv
 from rlgan.core.protocols import Spaces
-from rlgan.core.trackers import Trackers
 from rlgan.core.trainer import Interrupted, Intervals, Output, Trainer
 from rlgan.core.vec import VecEnv, check_rows
 from rlgan.core.watchdog import Watchdog
 from rlgan.errors import EnvError, NonFiniteError, RlganError, UsageError
 from rlgan.registry import Registry
+from rlgan.report import curve, record
+from rlgan.report.trackers import Trackers
 from rlgan.runconfig import Run
+from rlgan.store import checkpoint
 
 EVALUATION, VIDEO = 1, 2
 """Roles of random streams beside training's."""
@@ -68,7 +70,7 @@ def evaluate(folder: Path, episodes: int | None, seed: int) -> dict[str, Any]:
 
 def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
     """Write a video of the trained agent with the score drawn in."""
-    from rlgan.core.video import Video
+    from rlgan.report.video import Video
 
     run, agent, device = _trained(folder)
     out = out or folder / "videos" / f"seed{seed}.mp4"

@@ -14,8 +14,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from rlgan.core import checkpoint, durable, manifest, segments, tree
 from rlgan.errors import RlganError, UsageError
+from rlgan.store import checkpoint, durable, manifest, segments, tree
 
 DTYPES = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32]
 DTYPES += [torch.uint64, torch.float16, torch.bfloat16, torch.float32, torch.float64]

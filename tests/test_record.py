@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlgan.core import curve, record
-from rlgan.core.record import LiveLine, Record, duration, prepare_directory, read
 from rlgan.errors import RlganError, UsageError
+from rlgan.report import curve, record
+from rlgan.report.record import LiveLine, Record, duration, prepare_directory, read
 from rlgan.specs import Score
 
 SPENT = {"wall": 60.0, "steps_per_s": 2500.4, "env_share": 0.22, "learner_share": 0.7, "memory_mb": 1228.8}
@@ -351,6 +351,6 @@ def test_matplotlib_is_not_imported_with_the_module():
     import subprocess
     import sys
 
-    code = "import sys, rlgan.core.curve; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, rlgan.report.curve; sys.exit('matplotlib' in sys.modules)"
     root = Path(__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, timeout=60).returncode == 0

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlgan.core.segments import read_segment
+from rlgan.store.segments import read_segment
 
 CARTPOLE = shlex.split(
     "agent=dqn env=cartpole preset=none steps=5000 copies=4 agent.learning_starts=400 agent.capacity=1500 "

@@ -20,9 +20,9 @@ import yaml
 
 from rlgan import config, rundir, session
 from rlgan.cli.main import main
-from rlgan.core import checkpoint, durable
 from rlgan.core.vec import VecEnv
 from rlgan.registry import Registry
+from rlgan.store import checkpoint, durable
 from rlgan_agents.dqn import DQN
 from rlgan_envs.cartpole import CartPole
 

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from rlgan import NoConfig, TrackerSpec
-from rlgan.core import trackers
-from rlgan.core.trackers import Trackers
+from rlgan.report import trackers
+from rlgan.report.trackers import Trackers
 
 ROW = {"kind": "train", "step": 100, "loss": 0.5, "time": {"wall": 1.0}}
 
@@ -146,7 +146,7 @@ def test_a_hanging_tracker_does_not_keep_the_process_alive():
     import subprocess
 
     code = (
-        "import time; from rlgan.core.trackers import Trackers\n"
+        "import time; from rlgan.report.trackers import Trackers\n"
         "class Hangs:\n def metrics(self, row): time.sleep(60)\n"
         "t = Trackers({'h': Hangs()}, 0.1); t.metrics({}); t.run_end({}); print('done')"
     )

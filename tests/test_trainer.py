@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
 
-from rlgan.core import checkpoint
 from rlgan.core.buffers import Ring
 from rlgan.core.protocols import Phase, Replay, Rollouts
-from rlgan.core.record import LiveLine, Record, read
 from rlgan.core.stream import Stream
-from rlgan.core.trackers import Trackers
 from rlgan.core.trainer import Intervals, Output, Trainer
 from rlgan.core.vec import VecEnv
+from rlgan.report.record import LiveLine, Record, read
+from rlgan.report.trackers import Trackers
+from rlgan.store import checkpoint
 
 CPU = torch.device("cpu")
 

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from rlgan.core.video import Video
 from rlgan.errors import PluginError, UsageError
+from rlgan.report.video import Video
 
 ffmpeg = pytest.importorskip("imageio_ffmpeg")
 pytest.importorskip("cv2")

@@ -19,15 +19,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlgan.core import checkpoint, seeding, tree
+from rlgan.core import seeding
 from rlgan.core.capture import capture
 from rlgan.core.protocols import Phase
-from rlgan.core.record import LiveLine, Record
-from rlgan.core.segments import read_segment, write_segment
 from rlgan.core.source import ReplaySource, RolloutSource, make_source
 from rlgan.core.stream import Stream
-from rlgan.core.trackers import Trackers
 from rlgan.errors import NonFiniteError
+from rlgan.report.record import LiveLine, Record
+from rlgan.report.trackers import Trackers
+from rlgan.store import checkpoint, tree
+from rlgan.store.segments import read_segment, write_segment
 
 PIECE_BYTES = 64 << 20
 """Size before compression of one segment of replay rows."""

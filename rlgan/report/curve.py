@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlgan.core.record import duration, read
+from rlgan.report.record import duration, read
 from rlgan.specs import Score
 
 FILE = "curve.png"

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from rlgan.core.durable import (
+from rlgan.errors import RlganError, UsageError
+from rlgan.store.durable import (
     CHUNK,
     DTYPES,
     MAX_BYTES,
@@ -31,7 +32,6 @@ from rlgan.core.durable import (
     sync_directory,
     verify,
 )
-from rlgan.errors import RlganError, UsageError
 
 VERSION = 1
 FOLDER = "segments"

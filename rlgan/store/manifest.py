@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rlgan.core.durable import MAX_BYTES, is_count, is_hash, open_file
-from rlgan.core.segments import check_ref
 from rlgan.errors import UsageError
+from rlgan.store.durable import MAX_BYTES, is_count, is_hash, open_file
+from rlgan.store.segments import check_ref
 
 KIND = "rlgan checkpoint"
 FORMAT = 1

@@ -21,11 +21,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from rlgan.core.durable import HashedWriter, chunks, dtype_name, sync_directory, verify
-from rlgan.core.manifest import FORMAT, KIND, MANIFEST, MAX_JSON, STATE, TENSORS, read_manifest, sealed
-from rlgan.core.segments import FOLDER, check_ref, read_segment, verify_segment, write_segment
-from rlgan.core.tree import decode, encode
 from rlgan.errors import RlganError, UsageError
+from rlgan.store.durable import HashedWriter, chunks, dtype_name, sync_directory, verify
+from rlgan.store.manifest import FORMAT, KIND, MANIFEST, MAX_JSON, STATE, TENSORS, read_manifest, sealed
+from rlgan.store.segments import FOLDER, check_ref, read_segment, verify_segment, write_segment
+from rlgan.store.tree import decode, encode
 
 __all__ = ["Checkpoint", "discard_unlisted", "load", "newest", "read_segment", "save", "write_segment"]
 

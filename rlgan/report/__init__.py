@@ -1,0 +1,1 @@
+"""What a run shows: metrics, the live line, curves, videos, trackers."""
