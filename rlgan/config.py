@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from rlgan import overrides, schema
 from rlgan.errors import PluginError, UsageError
 from rlgan.registry import Registry, nearest
-from rlgan.runconfig import Run, RunConfig, read_file
+from rlgan.runconfig import ROLES, Part, Run, RunConfig, read_file
 from rlgan.schema import Key, field_docs
-from rlgan.specs import AgentSpec, EnvSpec, Preset
+from rlgan.specs import AgentSpec, LearnerSpec, Preset, Spec
 
 __all__ = [
     "Draft",
@@ -40,11 +40,14 @@ class Draft:
     values: dict[str, Any]
     origins: dict[str, str]
     problems: list[str]
-    agent_spec: AgentSpec | None = None
-    env_spec: EnvSpec | None = None
+    specs: dict[str, Spec] = field(default_factory=dict)
+    """By role; of the plugins that are named and can be used."""
     env_argument: str = ""
     preset: Preset | None = None
 
+
+OF_ENVS = ("copies", "groups", "barrier.every", "timeout", "eval.episodes")
+"""Keys that mean nothing to a generator."""
 
 Layer = tuple[str, Mapping[str, Any], bool]
 """Origin, dotted key to value, and whether the values are typed (a file's, a preset's) or text."""
@@ -122,20 +125,22 @@ def agents_that_can(registry: Registry, observation_space: Any, action_space: An
 
 
 def _draft(cell: overrides.Cell, files: Mapping[str, Mapping[str, Any]], registry: Registry) -> Draft:
-    """Names first, without imports; then, where they are right, every key of run, agent and env."""
+    """Names first, without imports; then, where they are right, every key of the run and of each of its plugins."""
     layers: list[Layer] = [(f"file {name}", files[name], True) for name in cell.files]
     layers.append(("command line", cell.settings, False))
     keys = schema.keys(RunConfig)
     found = Draft(cell, keys, {n: k.default for n, k in keys.items()}, dict.fromkeys(keys, "default"), [])
-    named = {key: str(layer[1][key]) for layer in layers for key in ("agent", "env", "preset") if key in layer[1]}
-    for key, kind in {"agent": "agents", "env": "envs"}.items():
-        if key in named:
-            _collect(found, registry.find, kind, named[key].partition(":")[0] if key == "env" else named[key])
+    named: dict[str, str] = {}
+    for _, settings, _ in layers:
+        named |= {key: str(settings[key]) for key in (*ROLES, "preset") if settings.get(key)}
+    roles = [role for role in ROLES if role in named]
+    for role in roles:
+        _collect(found, registry.find, ROLES[role], named[role].partition(":")[0] if role == "env" else named[role])
     if not found.problems:
         _collect(found, _load, found, named, registry)
     if found.preset:
         layers.insert(0, (f"preset {found.preset.name}", found.preset.values, True))
-    unjudged = tuple(f"{k}." for k, spec in (("agent", found.agent_spec), ("env", found.env_spec)) if spec is None)
+    unjudged = tuple(f"{role}." for role in {*_pair(roles), *roles} - found.specs.keys())
     for origin, settings, typed in layers:
         judged = {name: value for name, value in settings.items() if not name.startswith(unjudged)}
         _take((origin, judged, typed), found.keys, found.values, found.origins, found.problems)
@@ -153,40 +158,43 @@ def _collect(found: Draft, call: Callable[..., Any], *args: Any) -> None:
 
 
 def _load(found: Draft, named: Mapping[str, str], registry: Registry) -> None:
-    """Import the agent and the env that are named, add their keys, and choose the preset."""
-    if "env" in named:
-        found.env_spec, found.env_argument = registry.get_env(named["env"])
-    if "agent" in named:
-        found.agent_spec = cast(AgentSpec, registry.get("agents", named["agent"]))
-        _add_keys(found, "agent", found.agent_spec)
-    if found.env_spec:
-        _add_keys(found, "env", found.env_spec)
-    if found.agent_spec and found.env_spec:
-        names = {found.env_spec.name, named["env"]}
-        found.preset = _preset(named.get("preset", "auto"), found.agent_spec, names, found.problems)
+    """Import the plugins that are named, add their keys, and choose the preset."""
+    for role in (role for role in ROLES if role in named):
+        if role == "env":
+            found.specs[role], found.env_argument = registry.get_env(named[role])
+        else:
+            found.specs[role] = registry.get(ROLES[role], named[role])
+        _add_keys(found, role, found.specs[role])
+    learner, world = _pair(role for role in ROLES if role in named)
+    if learner in named and world in named:
+        names = {found.specs[world].name, named[world]}
+        spec = cast(LearnerSpec, found.specs[learner])
+        found.preset = _preset(named.get("preset", "auto"), spec, names, found.problems)
 
 
-def _add_keys(found: Draft, kind: str, spec: AgentSpec | EnvSpec) -> None:
+def _add_keys(found: Draft, role: str, spec: Spec) -> None:
     try:
-        keys = schema.keys(spec.config, f"{kind}.")
+        keys = schema.keys(spec.config, f"{role}.")
     except (NameError, TypeError) as error:
-        raise PluginError(f"{kind} '{spec.name}' is broken: the types of its config cannot be read: {error}") from error
+        raise PluginError(f"{role} '{spec.name}' is broken: the types of its config cannot be read: {error}") from error
     found.keys.update(keys)
     found.values.update({name: key.default for name, key in keys.items()})
     found.origins.update(dict.fromkeys(keys, "default"))
 
 
-def _preset(name: str, agent: AgentSpec, envs: set[str], problems: list[str]) -> Preset | None:
+def _preset(name: str, learner: LearnerSpec, worlds: set[str], problems: list[str]) -> Preset | None:
     if name == "none":
         return None
     if name == "auto":
-        return next((preset for preset in agent.presets if preset.default and preset.env in envs), None)
-    by_name = {preset.name: preset for preset in agent.presets}
+        return next((preset for preset in learner.presets if preset.default and preset.env in worlds), None)
+    by_name = {preset.name: preset for preset in learner.presets}
     if name not in by_name:
         guess = nearest(name, by_name)
         hint = f": did you mean '{guess}'?" if guess else "."
-        known = ", ".join(f"{preset.name} ({preset.env})" for preset in agent.presets)
-        problems.append(f"unknown preset '{name}' of agent '{agent.name}'{hint} There are auto, none, {known}.")
+        known = ", ".join(f"{preset.name} ({preset.env})" for preset in learner.presets)
+        problems.append(
+            f"unknown preset '{name}' of {learner.kind[:-1]} '{learner.name}'{hint} There are auto, none, {known}."
+        )
     return by_name.get(name)
 
 
@@ -207,6 +215,9 @@ def _take(
 
 
 def _unknown(name: str, keys: Mapping[str, Key], where: str) -> str:
+    role, dot, _ = name.partition(".")
+    if dot and role in ROLES and not any(key.startswith(f"{role}.") for key in keys):
+        return f"{name}{where} is a key of a plugin that is not named: write {role}=NAME beside it."
     inside = [key for key in keys if key.startswith(f"{name}.")]
     if inside:
         return f"{name}{where} is a group of keys: write one of {', '.join(inside)}."
@@ -225,21 +236,44 @@ def _finish(found: Draft, problems: list[str]) -> Run | None:
     if not found.problems:
         missing = [key for key in found.keys.values() if found.values[key.name] is MISSING]
         found.problems += [f"{key.name} is missing: write {key.name}=VALUE ({key.type}). {key.doc}" for key in missing]
-    if found.problems or not (found.agent_spec and found.env_spec):
+        found.problems += _roles(found)
+    if found.problems:
         problems += found.problems
         return None
-    agent, env = found.agent_spec, found.env_spec
-    parts: list[Any] = []
-    for who, prefix, cls in (("run", "", RunConfig), ("agent", "agent.", agent.config), ("env", "env.", env.config)):
+    built: dict[str, Any] = {}
+    for role, cls in {"run": RunConfig, **{role: spec.config for role, spec in found.specs.items()}}.items():
         try:
-            parts.append(schema.build(cls, found.values, prefix))
+            built[role] = schema.build(cls, found.values, "" if role == "run" else f"{role}.")
         except ValueError as error:  # a dataclass judges its fields together in __post_init__
-            problems.append(f"{who if who == 'run' else who + '=' + found.values[who]}: {error}")
+            problems.append(f"{role if role == 'run' else role + '=' + found.values[role]}: {error}")
     if problems:
         return None
-    config, agent_config, env_config = parts
-    words, argument = found.cell.words, found.env_argument
-    return Run(config, agent_config, env_config, env.name, argument, agent, env, found.preset, found.origins, words)
+    parts = {
+        role: Part(found.values[role], spec, built[role], found.env_argument if role == "env" else "")
+        for role, spec in found.specs.items()
+    }
+    return Run(built["run"], parts, found.preset, found.origins, found.cell.words)
+
+
+def _pair(named: Iterable[str]) -> tuple[str, str]:
+    """The two roles that the run must have: an agent learns in an env, a generator from data."""
+    named = set(named)
+    return ("generator", "data") if "generator" in named or named == {"data"} else ("agent", "env")
+
+
+def _roles(found: Draft) -> list[str]:
+    """What is wrong with the combination of plugins."""
+    learner, world = pair = _pair(found.specs)
+    missing = [role for role in pair if role not in found.specs]
+    odd = [role for role in found.specs if role not in (*pair, "reward" if learner == "agent" else learner)]
+    problems = [f"{role} is missing: write {role}=NAME. {found.keys[role].doc}" for role in missing]
+    problems += [f"{role} does not go with {learner}: write {learner}=NAME {world}=NAME." for role in odd]
+    if learner == "generator":
+        given = [key for key in OF_ENVS if found.origins[key] != "default"]
+        problems += [
+            f"{key} ({found.origins[key]}) is for runs in an env, not for generators: leave it out." for key in given
+        ]
+    return problems
 
 
 def _apart(runs: list[Run], cells: Sequence[overrides.Cell]) -> list[Run]:

@@ -6,7 +6,14 @@ import importlib.metadata
 import re
 from dataclasses import dataclass
 
-KINDS = {"agents": "agent", "envs": "env", "generators": "generator", "hooks": "tracker"}
+KINDS = {
+    "agents": "agent",
+    "envs": "env",
+    "generators": "generator",
+    "data": "data set",
+    "rewards": "reward model",
+    "hooks": "tracker",
+}
 """Each kind of plugin, which is also the name of its entry-point group ``rlgan.<kind>``, with its noun."""
 
 

@@ -12,7 +12,10 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Predicate
 
 from rlgan.errors import UsageError
-from rlgan.specs import AgentSpec, EnvSpec, Preset
+from rlgan.specs import Preset
+
+ROLES = {"agent": "agents", "generator": "generators", "env": "envs", "data": "data", "reward": "rewards"}
+"""The keys of a run that name a plugin, with the plugin's kind. An agent learns in an env, a generator from data."""
 
 
 def _is_device(text: str) -> bool:
@@ -45,7 +48,9 @@ class EvalConfig:
     every: Annotated[int, Ge(0)] = 0
     """Steps between evaluations; 0 = only at the end."""
     episodes: Annotated[int, Ge(1)] = 20
-    """Whole games in one evaluation."""
+    """Whole games in one evaluation of an agent."""
+    samples: Annotated[int, Ge(1)] = 1_000
+    """Samples in one evaluation of a generator."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,18 @@ class RecordConfig:
 class RunConfig:
     """The keys that every run has."""
 
-    agent: str
-    """What learns; see `rlgan list agents`."""
-    env: str
-    """Where it learns: a name, or family:argument; see `rlgan list envs`."""
+    agent: str = ""
+    """What learns to act; see `rlgan list agents`."""
+    env: str = ""
+    """Where an agent learns: a name, or family:argument; see `rlgan list envs`."""
+    generator: str = ""
+    """What learns to make samples; see `rlgan list generators`."""
+    data: str = ""
+    """What a generator learns from; see `rlgan list data`."""
+    reward: str = ""
+    """A learned reward for the agent; empty = the env's own; see `rlgan list rewards`."""
     steps: Annotated[int, Ge(1)] = 100_000
-    """Decisions of the agent, summed over copies."""
+    """Decisions of an agent, summed over copies; updates of a generator."""
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
     """Fixes every random number of the run."""
     device: Annotated[str, Predicate(_is_device)] = "auto"
@@ -95,33 +106,47 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One plugin of a run."""
+
+    name: str
+    """As asked for, with the argument of a family: ``atari:pong``."""
+    spec: Any
+    """A Spec of the role's kind."""
+    config: Any
+    """The plugin's own settings."""
+    argument: str = ""
+    """What follows the colon of ``env=family:argument``."""
+
+
+@dataclass(frozen=True)
 class Run:
     """One resolved run: everything that decides it, checked."""
 
     config: RunConfig
-    agent: Any
-    """The agent's own config."""
-    env: Any
-    """The env's own config."""
-    env_name: str
-    env_argument: str
-    """What follows the colon of ``env=family:argument``, or an empty string."""
-    agent_spec: AgentSpec
-    env_spec: EnvSpec
+    parts: dict[str, Part]
+    """By role, as in ``ROLES``."""
     preset: Preset | None
     origins: dict[str, str]
     """Dotted key to ``default``, ``preset NAME``, ``file PATH`` or ``command line``."""
     overrides: tuple[str, ...]
     """The words that ask for this run alone."""
 
+    @property
+    def learner(self) -> Part:
+        """The agent or the generator."""
+        return self.parts["agent"] if "agent" in self.parts else self.parts["generator"]
+
+    @property
+    def world(self) -> Part:
+        """What it learns from: the env or the data set."""
+        return self.parts["env"] if "env" in self.parts else self.parts["data"]
+
     def to_dict(self) -> dict[str, Any]:
         """Every setting, as a config file holds them, but ``dir``: where a run lies is no part of what it is."""
-        tree = plain(self.config)
-        del tree["dir"]
-        tree["preset"] = self.preset.name if self.preset else "none"
-        tree["agent"] = {"name": self.config.agent, **plain(self.agent)}
-        tree["env"] = {"name": self.config.env, **plain(self.env)}
-        return tree
+        tree = {role: {"name": part.name, **plain(part.config)} for role, part in self.parts.items()}
+        tree |= {key: value for key, value in plain(self.config).items() if key != "dir" and key not in ROLES}
+        return tree | {"preset": self.preset.name if self.preset else "none"}
 
 
 def plain(value: Any) -> Any:
@@ -155,5 +180,6 @@ def _flat(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             flat.update(_flat(value, f"{name}."))
         else:
-            flat[name.removesuffix(".name") if name in ("agent.name", "env.name") else name] = value
+            role, _, key = name.partition(".")
+            flat[role if role in ROLES and key == "name" else name] = value
     return flat

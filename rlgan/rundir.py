@@ -18,16 +18,16 @@ from rlgan import config
 from rlgan.errors import RlganError, UsageError
 from rlgan.registry import Registry
 from rlgan.report import record
-from rlgan.runconfig import Run
+from rlgan.runconfig import ROLES, Run
 from rlgan.store.checkpoint import Checkpoint
 
 PACKAGES = ("rlgan", "torch", "numpy", "gymnasium", "ale-py")
 
 
 def new_name(run: Run) -> str:
-    """Name a directory under runs by agent, env, seed and the time."""
-    env = run.config.env.replace(":", "-").replace("/", "-")
-    return f"runs/{run.config.agent}-{env}-s{run.config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """Name a directory under runs by learner, env or data, seed and the time."""
+    world = run.world.name.replace(":", "-").replace("/", "-")
+    return f"runs/{run.learner.name}-{world}-s{run.config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def versions() -> dict[str, str]:
@@ -65,10 +65,11 @@ def placed(run: Run, folder: Path) -> Run:
 
 
 def check_same(saved: Checkpoint, run: Run, folder: Path) -> None:
-    """Refuse a checkpoint of another agent or env."""
-    for key, value in (("agent", run.config.agent), ("env", run.config.env)):
-        if (of := saved.info.get(key)) != value:
-            raise UsageError(f"the checkpoint in {folder} is of {key}={of}, but config.yaml says {key}={value}")
+    """Refuse a checkpoint of other plugins."""
+    for role in ROLES:
+        of, value = saved.info.get(role, ""), getattr(run.config, role)
+        if of != value:
+            raise UsageError(f"the checkpoint in {folder} is of {role}={of}, but config.yaml says {role}={value}")
 
 
 @contextmanager

@@ -1,42 +1,54 @@
-"""What the commands do: turn a resolved run into an env, an agent and a trainer, and a run directory into results."""
+"""What the commands do: train, resume, evaluate, watch and sample a run, in its directory."""
 
 from __future__ import annotations
 
-import ctypes
-import os
-import platform
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from gymnasium.spaces import Box
 
-from rlgan import config, rundir
+from rlgan import assembly, rundir
+from rlgan.core import classifier, seeding
 from rlgan.core import evaluate as evaluation
-from rlgan.core import seeding
 from rlgan.core.capture import resolve as resolve_capture
-from rlgan.core.host import HostVecEnv
-from rlgan.core.protocols import Spaces
+from rlgan.core.protocols import DataSet, RewardModel
+from rlgan.core.stream import DataStream, Stream
 from rlgan.core.trainer import Interrupted, Intervals, Output, Trainer
-from rlgan.core.vec import VecEnv, check_rows
-from rlgan.core.watchdog import Watchdog
-from rlgan.errors import EnvError, NonFiniteError, RlganError, UsageError
+from rlgan.core.vec import VecEnv
+from rlgan.errors import NonFiniteError, UsageError
 from rlgan.registry import Registry
-from rlgan.report import curve, record
+from rlgan.report import curve, grid, record
 from rlgan.report.trackers import Trackers
 from rlgan.runconfig import Run
-from rlgan.store import checkpoint
+from rlgan.specs import Score
+from rlgan.store import checkpoint, demos
 
-EVALUATION, VIDEO = 1, 2
+OnRow = Callable[[dict[str, torch.Tensor]], None]
+EVALUATION, VIDEO, JUDGE = 1, 2, 3
 """Roles of random streams beside training's."""
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Parameters of glibc's mallopt."""
 EVALUATION_COPIES = 10
 """At most; as many as divide the number of games."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What differs between a run of an agent and one of a generator."""
+
+    learner: Any
+    stream: Stream | DataStream
+    reward: RewardModel | None
+    evaluate: Callable[[], dict[str, Any]]
+    threads: int
+    best_by: str
+    """The entry of an evaluation that is to be high."""
+    scores: tuple[Score, ...]
+    """Known values of it."""
+    see: str
+    """The command that shows what was learned."""
 
 
 def train(run: Run) -> int:
@@ -60,12 +72,42 @@ def resume(folder: Path) -> int:
             return _go(run, folder, saved, stack)
 
 
-def evaluate(folder: Path, episodes: int | None, seed: int) -> dict[str, Any]:
-    """Play whole games with the newest checkpoint, on fresh copies and raw rewards."""
-    run, agent, device = _trained(folder)
+def evaluate(
+    folder: Path, episodes: int | None, samples: int | None, seed: int, demos_path: Path | None = None
+) -> dict[str, Any]:
+    """Judge the newest checkpoint: whole games on fresh copies with raw rewards, or fresh samples.
+
+    ``demos_path`` is where demonstrations of these games are written.
+    """
+    run, learner, device = _trained(folder)
     with seeding.fork(seeding.derive(run.config.seed, EVALUATION, seed), device):
-        row = _play(run, agent, episodes or run.config.eval.episodes, seed, device)
+        if "generator" in run.parts:
+            data = assembly.build_data(run)
+            row = _judge(learner, data, samples or run.config.eval.samples, device)
+            return {**row, "protocol": f"{run.world.name} {data.protocol}"}
+        seen: dict[str, list[torch.Tensor]] = {"before": [], "action": []}
+
+        def keep(row: dict[str, torch.Tensor]) -> None:
+            for name, rows in seen.items():
+                rows.append(row[name][row["counts"]].cpu())
+
+        episodes = episodes or run.config.eval.episodes
+        row = _play(run, learner, episodes, seed, device, keep if demos_path else None)
+    if demos_path:
+        about = {"env": run.world.name, "protocol": protocol(run), "by": run.learner.name, **row}
+        demos.save(demos_path, torch.cat(seen["before"]), torch.cat(seen["action"]), about)
     return {**row, "normalised": normalised(run, row["return_mean"]), "protocol": protocol(run)}
+
+
+def sample(folder: Path, n: int, seed: int, out: Path | None) -> Path:
+    """Write a picture of n samples of the trained generator."""
+    run, generator, device = _trained(folder)
+    if "generator" not in run.parts:
+        raise UsageError(f"{folder} holds an agent, which makes no samples: write `rlgan watch {folder}`")
+    out = out or folder / "samples" / f"seed{seed}.png"
+    with seeding.fork(seeding.derive(run.config.seed, VIDEO, seed), device):
+        grid.save(out, generator.sample(n).cpu().numpy())
+    return out
 
 
 def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
@@ -73,10 +115,12 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
     from rlgan.report.video import Video
 
     run, agent, device = _trained(folder)
+    if "generator" in run.parts:
+        raise UsageError(f"{folder} holds a generator, which plays nothing: write `rlgan sample {folder}`")
     out = out or folder / "videos" / f"seed{seed}.mp4"
     out.parent.mkdir(parents=True, exist_ok=True)
     with seeding.fork(seeding.derive(run.config.seed, VIDEO, seed), device):
-        env = build_env(run, 1, device, seeding.derive(run.config.seed, VIDEO, seed), barrier=0, render=True)
+        env = assembly.build_env(run, 1, device, seeding.derive(run.config.seed, VIDEO, seed), barrier=0, render=True)
         if isinstance(env, VecEnv) and env.render_mode is None:
             raise UsageError(f"env={run.config.env} cannot be filmed: it has no render(state, i)")
         env.start(0)
@@ -99,58 +143,18 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
     return out
 
 
-def build_env(run: Run, copies: int, device: torch.device, seed: int, barrier: int, render: bool = False) -> Any:
-    """Make the env of a run with its rows on the device."""
-    spec, c = run.env_spec, run.config
-    resume = f"rlgan resume {c.dir or 'last'}"
-    if spec.host:
-        return HostVecEnv(
-            lambda n: _make(c.env, spec.factory, run.env, run.env_argument, n, render),
-            copies,
-            device,
-            groups=c.groups if barrier else 1,
-            seed=seed,
-            barrier=barrier,
-            timeout=c.timeout,
-            name=c.env,
-            resume=resume,
-        )
-    watchdog = Watchdog(c.timeout, c.env, resume)
-    watchdog.start()
-    try:
-        with watchdog:
-            env = _make(c.env, spec.factory, run.env, device, torch.float32)
-            with seeding.fork(seed, device):
-                check_rows(env, copies, device, c.env)
-            return VecEnv(env, copies, device, name=c.env, watchdog=watchdog)
-    except Exception:
-        watchdog.close()
-        raise
-
-
-def build_agent(run: Run, env: Any, device: torch.device) -> Any:
-    """Make the agent for the env's spaces, or say who could act there."""
-    observation, action = env.single_observation_space, env.single_action_space
-    reason = run.agent_spec.refuses(observation, action)
-    if reason:
-        able = config.agents_that_can(Registry(), observation, action)
-        others = f"these can act there: {', '.join(able)}" if able else "no installed agent can act there"
-        raise UsageError(f"agent={run.config.agent} cannot act in env={run.config.env}: {reason}; {others}")
-    return run.agent_spec.factory(Spaces(observation, action, run.config.steps, env.stack), run.agent, device)
-
-
 def protocol(run: Run) -> str:
     """The fingerprint that a score depends on: env settings, evaluation settings of the agent, versions."""
-    parts = [f"{key}={value}" for key, value in asdict(run.env).items() if key != "threads"]
-    parts += [f"{key}={value}" for key, value in asdict(run.agent).items() if key.endswith("_eval")]
+    parts = [f"{key}={value}" for key, value in asdict(run.world.config).items() if key != "threads"]
+    parts += [f"{key}={value}" for key, value in asdict(run.learner.config).items() if key.endswith("_eval")]
     found = rundir.versions()
     parts += [f"{name}={found[name]}" for name in ("gymnasium", "ale-py") if name in found]
-    return " ".join([run.config.env, *parts])
+    return " ".join([run.world.name, *parts])
 
 
 def normalised(run: Run, value: float) -> float | None:
     """Scale a score: 0 is random play, 1 is human play or else the best known score."""
-    scores = {score.who: score.value for score in run.env_spec.scores}
+    scores = {score.who: score.value for score in run.world.spec.scores}
     low = scores.pop("random", None)
     if low is None or not scores:
         return None
@@ -161,7 +165,7 @@ def normalised(run: Run, value: float) -> float | None:
 def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: ExitStack) -> int:
     """Train from the start or from a checkpoint; ``stack`` closes what this opens."""
     c = run.config
-    device = pick_device(c.device)
+    device = assembly.pick_device(c.device)
     if saved and (old := saved.info.get("device", device.type)) != device.type:
         raise UsageError(
             f"the run in {folder} was on {old} and this machine would go on with {device.type}: "
@@ -169,13 +173,11 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
         )
     mode = resolve_capture(saved.info["capture"] if saved else c.capture, device)
     seeding.seed_all(seeding.derive(c.seed))
-    _settle_processor()
+    assembly.settle_processor()
     if device.type == "cuda":
         torch.use_deterministic_algorithms(c.deterministic)
-    env = build_env(run, c.copies, device, c.seed, c.barrier.every)
-    stack.callback(env.close)
-    threads = _set_threads(saved.info["threads"] if saved else c.threads, env)
-    agent = build_agent(run, env, device)
+    make = _generator_task if "generator" in run.parts else _agent_task
+    task = make(run, folder, device, saved.info["threads"] if saved else c.threads, stack)
     if not saved:
         rundir.prepare(run, folder)
         stack.enter_context(rundir.locked(folder))
@@ -194,16 +196,20 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
     metrics = record.Record(folder / "metrics.jsonl", saved.info["record_length"] if saved else None)
     stack.callback(metrics.close)
     output = Output(folder / "checkpoints", metrics, live, trackers)
-    machine = {"device": device.type, "threads": threads, "capture": mode}
-    info = {"agent": c.agent, "env": c.env, "versions": rundir.versions(), **machine}
+    machine = {"device": device.type, "threads": task.threads, "capture": mode}
+    names = {role: part.name for role, part in run.parts.items()}
+    info = {**names, "versions": rundir.versions(), **machine}
 
-    def evaluate_now() -> dict[str, Any]:
-        with seeding.fork(seeding.derive(c.seed, EVALUATION), device):
-            return _play(run, agent, c.eval.episodes, 0, device)
-
-    trainer = Trainer(agent, env, _intervals(run), output, mode, evaluate_now, info)
-    say(f"{c.agent} on {c.env}: {c.steps:,} steps, {c.copies} copies, seed {c.seed}, {folder}")
-    say(f"device {device}, {threads} threads, capture {mode}" + (f", preset {run.preset.name}" if run.preset else ""))
+    trainer = Trainer(
+        task.learner, task.stream, task.reward, _intervals(run), output, mode, task.evaluate, task.best_by, info
+    )
+    width = f"{c.copies} copies, " if "env" in run.parts else ""
+    title = f"{run.learner.name} on {run.world.name}" + (f" with reward {c.reward}" if c.reward else "")
+    say(f"{title}: {c.steps:,} steps, {width}seed {c.seed}, {folder}")
+    say(
+        f"device {device}, {task.threads} thread{'s' * (task.threads > 1)}, capture {mode}"
+        + (f", preset {run.preset.name}" if run.preset else "")
+    )
     if run.preset and run.preset.note and c.steps == run.preset.values.get("steps", c.steps):
         say(run.preset.note)
     if saved:
@@ -226,15 +232,53 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
     live.close()
     rows = record.read(folder / "metrics.jsonl")
     final = next(row for row in reversed(rows) if row["kind"] == "eval")
-    scale = normalised(run, final["return_mean"])
-    picture = curve.draw(folder, f"{c.agent} on {c.env}, seed {c.seed}", run.env_spec.scores, {})
-    say(
-        f"{final['return_mean']:.1f} mean return over {final['episodes']} games"
-        + (f" (normalised {scale:.2f}: 0 is random play, 1 the reference)" if scale is not None else "")
-    )
+    picture = curve.draw(folder, f"{title}, seed {c.seed}", task.best_by, task.scores)
+    say(_verdict(run, final))
     say(f"curve: {picture}")
-    say(f"watch it: rlgan watch {folder}")
+    say(f"see it: {task.see} {folder}")
     return 0
+
+
+def _verdict(run: Run, row: dict[str, Any]) -> str:
+    """One sentence about the last evaluation."""
+    if "generator" in run.parts:
+        return classifier.sentence(row)
+    scale = normalised(run, row["return_mean"])
+    return f"{row['return_mean']:.1f} mean return over {row['episodes']} games" + (
+        f" (normalised {scale:.2f}: 0 is random play, 1 the reference)" if scale is not None else ""
+    )
+
+
+def _agent_task(run: Run, folder: Path, device: torch.device, threads: int, stack: ExitStack) -> Task:
+    c = run.config
+    env = assembly.build_env(run, c.copies, device, c.seed, c.barrier.every)
+    stack.callback(env.close)
+    threads = assembly.set_threads(threads, env.single_observation_space)
+    agent = assembly.build_agent(run, env, device)
+
+    def evaluate_now() -> dict[str, Any]:
+        with seeding.fork(seeding.derive(c.seed, EVALUATION), device):
+            return _play(run, agent, c.eval.episodes, 0, device)
+
+    stream = Stream(env, agent.act, agent.carry)
+    reward = assembly.build_reward(run, env, device)
+    return Task(agent, stream, reward, evaluate_now, threads, "return_mean", run.world.spec.scores, "rlgan watch")
+
+
+def _generator_task(run: Run, folder: Path, device: torch.device, threads: int, stack: ExitStack) -> Task:
+    c = run.config
+    data = assembly.build_data(run)
+    threads = assembly.set_threads(threads, None)
+    generator = assembly.build_generator(run, data, device)
+    stream = DataStream(data, device)
+
+    def evaluate_now() -> dict[str, Any]:
+        with seeding.fork(seeding.derive(c.seed, EVALUATION), device):
+            row = _judge(generator, data, c.eval.samples, device)
+            grid.save(folder / "samples" / f"step_{int(stream.step)}.png", generator.sample(64).cpu().numpy())
+            return row
+
+    return Task(generator, stream, None, evaluate_now, threads, "recognised", (), "rlgan sample")
 
 
 def _intervals(run: Run) -> Intervals:
@@ -248,76 +292,41 @@ def _intervals(run: Run) -> Intervals:
     )
 
 
-def _play(run: Run, agent: Any, episodes: int, seed: int, device: torch.device) -> dict[str, Any]:
+def _play(
+    run: Run, agent: Any, episodes: int, seed: int, device: torch.device, on_row: OnRow | None = None
+) -> dict[str, Any]:
     copies = max(n for n in range(1, EVALUATION_COPIES + 1) if episodes % n == 0)
-    env = build_env(run, copies, device, seeding.derive(run.config.seed, EVALUATION, seed), barrier=0)
+    env = assembly.build_env(run, copies, device, seeding.derive(run.config.seed, EVALUATION, seed), barrier=0)
     try:
-        games = evaluation.play(env, agent.act, agent.carry, episodes)
+        games = evaluation.play(env, agent.act, agent.carry, episodes, on_row)
     finally:
         env.close()
     return evaluation.summary(**games)
+
+
+def _judge(generator: Any, data: DataSet, n: int, device: torch.device) -> dict[str, Any]:
+    """Evaluate n samples by a classifier of the data set, which is trained when it is first needed."""
+    with seeding.fork(seeding.derive(0, JUDGE), device):
+        judge = classifier.trained(data, device)
+    return judge.judge(generator.sample(n))
 
 
 def _trained(folder: Path) -> tuple[Run, Any, torch.device]:
     run = rundir.load(folder)
     saved = checkpoint.newest(folder / "checkpoints", segments=False)
     rundir.check_same(saved, run, folder)
-    device = pick_device(run.config.device)
-    env = build_env(run, 1, device, 0, barrier=0)
-    _set_threads(run.config.threads, env)
-    agent = build_agent(run, env, device)
-    env.close()
+    device = assembly.pick_device(run.config.device)
+    if "generator" in run.parts:
+        assembly.set_threads(run.config.threads, None)
+        learner = assembly.build_generator(run, assembly.build_data(run), device)
+    else:
+        env = assembly.build_env(run, 1, device, 0, barrier=0)
+        assembly.set_threads(run.config.threads, env.single_observation_space)
+        learner = assembly.build_agent(run, env, device)
+        env.close()
     with rundir.fitting(saved, folder):
-        agent.load_state_dict(saved.tree["agent"])
-    return run, agent, device
-
-
-def _make(name: str, factory: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return factory(*arguments)
-    except RlganError:
-        raise
-    except Exception as error:
-        raise EnvError(f"env {name} raised {type(error).__name__} when it was made: {error}") from error
-
-
-def pick_device(name: str) -> torch.device:
-    """Resolve ``auto`` and refuse a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise UsageError(f"device={name}: this machine has {count} CUDA devices; write device=cpu or device=auto")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    return device
-
-
-def _set_threads(asked: int, env: Any) -> int:
-    """Images are worth half of the cores, for vectors one thread is faster than the barriers of two.
-
-    Threads that wait for each other slow down by ten and more when anything else wants their cores; so emulators, and
-    whatever the user does meanwhile, get the other half.
-    """
-    space = env.single_observation_space
-    image = isinstance(space, Box) and len(space.shape) == 3
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = asked or (max(cores // 2, 1) if image else 1)
-    torch.set_num_threads(threads)
-    return threads
-
-
-def _settle_processor() -> None:
-    """Set what every run on a processor gains from and no result depends on."""
-    # moments of dead units decay into denormal numbers, which processors multiply a hundred times slower
-    torch.set_flush_denormal(True)
-    # glibc gives freed blocks above 128 KiB back to the system and takes a page fault for each 4 KiB of the next one:
-    # a third of a NatureCNN update. Blocks of up to 32 MiB, the most it allows, are kept from here on.
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        learner.load_state_dict(saved.tree["learner"])
+    return run, learner, device
 
 
 def _tracker(name: str, folder: Path) -> Any:

@@ -17,11 +17,11 @@ class NoConfig:
 
 @dataclass(frozen=True)
 class Preset:
-    """Tuned values for one agent in one env, ranked above defaults and below files and the command line."""
+    """Tuned values for one learner in one env, ranked above defaults and below files and the command line."""
 
     name: str
     env: str
-    """Name of the env that the values were tuned for."""
+    """Name of the env, or of a generator's data set, that the values were tuned for."""
     values: Mapping[str, Any]
     """Dotted keys as on the command line: ``{"steps": 50_000, "agent.lr": 1e-3, "env.sticky": 0.25}``."""
     default: bool = False
@@ -87,6 +87,7 @@ class GeneratorSpec:
 
     name: str
     factory: Callable[..., Any]
+    """``factory(data, config, device) -> Generator``; ``data`` is what the run's DataSpec made."""
     config: type
     summary: str
     presets: tuple[Preset, ...] = ()
@@ -94,6 +95,36 @@ class GeneratorSpec:
     tags: tuple[str, ...] = ()
     api: int = API
     kind: Literal["generators"] = field(default="generators", init=False)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Real samples that a generator learns from."""
+
+    name: str
+    factory: Callable[..., Any]
+    """``factory(config) -> DataSet``, on the CPU."""
+    config: type
+    summary: str
+    extra: str | None = None
+    tags: tuple[str, ...] = ()
+    api: int = API
+    kind: Literal["data"] = field(default="data", init=False)
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    """A learned reward that stands before, or in place of, the env's own."""
+
+    name: str
+    factory: Callable[..., Any]
+    """``factory(spaces, config, device) -> RewardModel``."""
+    config: type
+    summary: str
+    extra: str | None = None
+    tags: tuple[str, ...] = ()
+    api: int = API
+    kind: Literal["rewards"] = field(default="rewards", init=False)
 
 
 @dataclass(frozen=True)
@@ -111,4 +142,5 @@ class TrackerSpec:
     kind: Literal["hooks"] = field(default="hooks", init=False)
 
 
-Spec = AgentSpec | EnvSpec | GeneratorSpec | TrackerSpec
+LearnerSpec = AgentSpec | GeneratorSpec
+Spec = LearnerSpec | EnvSpec | DataSpec | RewardSpec | TrackerSpec

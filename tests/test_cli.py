@@ -89,7 +89,7 @@ def run_dir(path: Path) -> Path:
 def test_run_hands_the_resolved_run_to_the_session(fake: dict[str, Any]) -> None:
     assert cli.main([*RUN, "seed=4"]) == 0
     [run] = fake["train"]
-    assert (run.config.seed, run.agent.lr, run.preset.name) == (4, 0.5, "quick")
+    assert (run.config.seed, run.learner.config.lr, run.preset.name) == (4, 0.5, "quick")
 
 
 @pytest.mark.parametrize("code", [0, 5, 130, 143])
@@ -147,7 +147,7 @@ def test_help_shows_each_key_with_its_origin(fake: dict[str, Any], capsys: pytes
     assert "  agent.lr = 0.5  [preset quick]\n      Step size. (number)\n" in text
     assert "  seed = 4  [command line]\n      Fixes every random number of the run. (whole number >= 0 and" in text
     assert "  checkpoint.keep = 2  [default]\n" in text
-    assert "  quick  env=game  Solved in a minute. (auto)" in text
+    assert "  quick  for game  Solved in a minute. (auto)" in text
     assert cli.main(["run", "--help"]) == 0
     text = capsys.readouterr().out
     assert "agent = must be given" in text and "agent.lr" not in text.partition("Keys of")[2]
@@ -186,10 +186,10 @@ def test_eval_watch_and_resume(fake: dict[str, Any], capsys: pytest.CaptureFixtu
     old, new = run_dir(Path("runs/old")), run_dir(Path("runs/matrix/new"))
     os.utime(old / "config.yaml", (1, 1))
     assert cli.main(["eval", "last", "episodes=100", "seed=1", "--json"]) == 0
-    assert fake["evaluate"] == (new, 100, 1)
+    assert fake["evaluate"] == (new, 100, None, 1, None)
     assert json.loads(capsys.readouterr().out) == {"return_mean": 1.5, "episodes": 2, "returns": [1.0, 2.0]}
     assert cli.main(["eval", str(old)]) == 0
-    assert fake["evaluate"] == (old, None, 0)
+    assert fake["evaluate"] == (old, None, None, 0, None)
     assert capsys.readouterr().out == "return_mean: 1.5\nepisodes: 2\n"
     assert cli.main(["watch", "last", "out=x.mp4"]) == 0
     assert fake["watch"] == (new, 1, 0, Path("x.mp4"))
@@ -212,7 +212,7 @@ def test_bad_run_directories_and_words(fake: dict[str, Any], capsys: pytest.Capt
     assert capsys.readouterr().err.splitlines() == [
         "rlgan: this command takes one value for each key and no files.",
         "rlgan: unknown key 'episode': did you mean 'episodes' (whole number >= 1 or none, default none)? "
-        "Whole games; none = as many as the run's eval.episodes.",
+        "Whole games of an agent; none = as many as the run's eval.episodes.",
         "rlgan: episodes=0: must be greater than or equal to 1; episodes takes whole number >= 1, default 1.",
     ]
 

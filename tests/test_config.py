@@ -103,7 +103,7 @@ def test_precedence_and_origins(registry: Registry, tmp_path: Path) -> None:
     file.write_text("agent:\n  name: learner\n  gamma: 0.5\ncopies: 3\nenv: game\nseed: 7\n")
     run = config.resolve_one([f"@{file}", "seed=9"], registry)
     assert (run.config.steps, run.config.copies, run.config.seed) == (50_000, 3, 9)
-    assert (run.agent.lr, run.agent.gamma, run.env.sticky) == (0.01, 0.5, 0.25)
+    assert (run.learner.config.lr, run.learner.config.gamma, run.world.config.sticky) == (0.01, 0.5, 0.25)
     assert run.preset is PRESETS[0]
     assert {key: run.origins[key] for key in ("steps", "copies", "seed", "agent.double", "agent.net.width")} == {
         "steps": "preset quick",
@@ -130,7 +130,7 @@ def test_presets(registry: Registry) -> None:
 
 def test_family_argument(registry: Registry) -> None:
     run = config.resolve_one(["agent=bandit", "env=games:a/b:c-v0"], registry)
-    assert (run.config.env, run.env_name, run.env_argument) == ("games:a/b:c-v0", "games", "a/b:c-v0")
+    assert (run.config.env, run.world.spec.name, run.world.argument) == ("games:a/b:c-v0", "games", "a/b:c-v0")
     assert problems(["agent=bandit", "env=games"], registry) == ["env 'games' is a family: write env=games:NAME."]
 
 
@@ -149,7 +149,7 @@ def test_every_problem_at_once(registry: Registry) -> None:
         "unknown key 'agent.lrr': did you mean 'agent.lr' (number > 0, default 0.001)? Step size.",
         "agent.gamma=1.5: must be less than or equal to 1; agent.gamma takes number >= 0 and <= 1, default 0.99.",
         "unknown key 'stepz': did you mean 'steps' (whole number >= 1, default 100000)? "
-        "Decisions of the agent, summed over copies.",
+        "Decisions of an agent, summed over copies; updates of a generator.",
         "seed=-1: must be greater than or equal to 0; "
         "seed takes whole number >= 0 and <= 9223372036854775807, default 0.",
         "copies=two: is not a whole number; copies takes whole number >= 1, default 8.",
@@ -163,7 +163,7 @@ def test_wrong_names_come_with_the_problems_of_the_run_keys(registry: Registry) 
         "unknown agent 'lerner': did you mean 'learner'? Installed: bandit, learner, torn.",
         "unknown env 'gme': did you mean 'game'? Installed: game, games.",
         "unknown key 'stepz': did you mean 'steps' (whole number >= 1, default 100000)? "
-        "Decisions of the agent, summed over copies.",
+        "Decisions of an agent, summed over copies; updates of a generator.",
     ]
 
 
@@ -176,8 +176,8 @@ def test_a_forgotten_group_is_found(registry: Registry) -> None:
 
 def test_missing_names(registry: Registry) -> None:
     assert problems(["seed=1"], registry) == [
-        "agent is missing: write agent=VALUE (text). What learns; see `rlgan list agents`.",
-        "env is missing: write env=VALUE (text). Where it learns: a name, or family:argument; see `rlgan list envs`.",
+        "agent is missing: write agent=NAME. What learns to act; see `rlgan list agents`.",
+        "env is missing: write env=NAME. Where an agent learns: a name, or family:argument; see `rlgan list envs`.",
     ]
 
 
@@ -231,8 +231,8 @@ def test_lists_quotes_and_none(registry: Registry) -> None:
         [*BOTH, "agent.layers=[8,9]", "agent.limit=none", 'env.title="a,b"', "trackers=[board]", "agent.reach=inf"],
         registry,
     )
-    assert (run.agent.layers, run.agent.limit, run.env.title) == ((8, 9), None, "a,b")
-    assert (run.config.trackers, run.agent.reach) == (("board",), float("inf"))
+    assert (run.learner.config.layers, run.learner.config.limit, run.world.config.title) == ((8, 9), None, "a,b")
+    assert (run.config.trackers, run.learner.config.reach) == (("board",), float("inf"))
     assert len(config.resolve([*BOTH, "agent.layers=[8,9],[7]"], registry)) == 2
     assert problems([*BOTH, "trackers=[bord]"], registry) == [
         "unknown tracker 'bord': did you mean 'board'? Installed: board."
@@ -243,8 +243,8 @@ def test_lists_quotes_and_none(registry: Registry) -> None:
 
 
 def test_nested_dataclasses_keep_their_own_default(registry: Registry) -> None:
-    assert config.resolve_one(BOTH, registry).agent.net == NetConfig(32)
-    assert config.resolve_one([*BOTH, "agent.net.width=5"], registry).agent.net == NetConfig(5)
+    assert config.resolve_one(BOTH, registry).learner.config.net == NetConfig(32)
+    assert config.resolve_one([*BOTH, "agent.net.width=5"], registry).learner.config.net == NetConfig(5)
 
 
 def test_post_init_is_a_sentence(registry: Registry) -> None:
@@ -259,7 +259,11 @@ def test_a_run_is_written_and_read_back(registry: Registry, tmp_path: Path) -> N
     path.write_text(yaml.safe_dump(run.to_dict(), sort_keys=False))
     assert path.read_text().startswith("agent:\n  name: learner\n  lr: 3.0e-07\n")
     again = config.load_file(path, registry)
-    assert (again.agent, again.env, again.preset) == (run.agent, run.env, run.preset)
+    assert (again.learner.config, again.world.config, again.preset) == (
+        run.learner.config,
+        run.world.config,
+        run.preset,
+    )
     assert again.config.dir == str(tmp_path)
     assert dataclasses.replace(again.config, dir="") == dataclasses.replace(run.config, dir="", preset="quick")
     assert again.to_dict() == run.to_dict()
@@ -302,7 +306,7 @@ def test_agents_that_can_pass_over_broken_ones(registry: Registry) -> None:
 
 def test_draft_is_for_help(registry: Registry) -> None:
     found = config.draft(["agent=learner", "agent.lr=1"], registry)
-    assert found.values["agent.lr"] == 1.0 and found.values["env"] is MISSING
+    assert found.values["agent.lr"] == 1.0 and found.values["env"] == ""
     assert "env.sticky" not in found.keys
     with pytest.raises(UsageError, match=r"unknown key 'agent\.lrr'"):
         config.draft(["agent=learner", "agent.lrr=1"], registry)

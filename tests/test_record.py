@@ -232,7 +232,7 @@ def test_a_closed_pipe_does_not_stop_a_run():
 def test_a_record_without_times_or_steps():
     stream = io.StringIO()
     LiveLine(0, stream).show({"kind": "train", "step": 5})
-    assert stream.getvalue() == "100% 5/1 steps  return -\n"
+    assert stream.getvalue() == "100% 5/1 steps\n"
 
 
 def test_the_rate_is_smoothed():
@@ -259,7 +259,7 @@ def texts(run_dir):
     """All words of the picture, without reading pixels."""
     rows = read(run_dir / "metrics.jsonl")
     lines = {"random": 1.7, "human": 30.5, "far": 400.0, "lowest": -900.0}
-    figure = curve._figure(rows, "dqn on breakout", lines)
+    figure = curve._figure(rows, "dqn on breakout", "return_mean", lines)
     axes = figure.axes[0]
     return figure, axes, [t.get_text() for t in [*figure.texts, *axes.texts]]
 
@@ -276,7 +276,12 @@ def a_run(path, n=60):
 
 def test_the_picture_is_written_whole(tmp_path):
     a_run(tmp_path)
-    path = curve.draw(tmp_path, "dqn on breakout", [Score("random", 1.7, ""), Score("human", 30.5, "")], {"best": 31.0})
+    path = curve.draw(
+        tmp_path,
+        "dqn on breakout",
+        "return_mean",
+        [Score("random", 1.7, ""), Score("human", 30.5, ""), Score("best", 31.0, "")],
+    )
     assert path == tmp_path / "curve.png"
     data = path.read_bytes()
     assert data.startswith(b"\x89PNG\r\n\x1a\n") and data.endswith(b"IEND\xaeB`\x82") and len(data) > 20_000
@@ -304,7 +309,9 @@ def test_scores_far_away_are_named_but_do_not_flatten_the_curve(tmp_path):
 
 def test_names_of_near_lines_do_not_overlap(tmp_path):
     a_run(tmp_path)
-    figure = curve._figure(read(tmp_path / "metrics.jsonl"), "t", {c * 30: 20 + i / 100 for i, c in enumerate("abcd")})
+    figure = curve._figure(
+        read(tmp_path / "metrics.jsonl"), "t", "return_mean", {c * 30: 20 + i / 100 for i, c in enumerate("abcd")}
+    )
     heights = sorted(t.xy[1] for t in figure.axes[0].texts)
     assert min(np.diff(heights)) > 0.04 * np.ptp(figure.axes[0].get_ylim())
     assert all(len(t.get_text()) < 30 for t in figure.axes[0].texts)
@@ -323,7 +330,7 @@ def test_names_of_near_lines_do_not_overlap(tmp_path):
 )
 def test_short_runs_are_drawn_too(tmp_path, rows):
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert curve.draw(tmp_path, "short", [Score("random", 1.0, "")], {}).stat().st_size > 5_000
+    assert curve.draw(tmp_path, "short", "return_mean", [Score("random", 1.0, "")]).stat().st_size > 5_000
     figure, _, words = texts(tmp_path)
     drawn = any(isinstance(row["return_mean"], float) for row in rows)
     assert ("no game has ended yet" in words) == (not drawn), figure

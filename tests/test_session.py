@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 
-from rlgan import config, rundir, session
+from rlgan import assembly, config, rundir
 from rlgan.cli.main import main
 from rlgan.core.vec import VecEnv
 from rlgan.registry import Registry
@@ -369,7 +369,7 @@ def test_a_parameter_that_is_not_finite_is_never_saved(
     assert main(["run", *CARTPOLE, "steps=2000", "agent.sync_every=20", "checkpoint.every=8", "dir=x"]) == 5
     error = said(capsys)
     assert "rlgan: the agent's tensor q/" in error and "is not finite at step" in error
-    assert all(bool(t.isfinite().all()) for t in checkpoint.load(newest(Path("x"))).tree["agent"]["q"].values())
+    assert all(bool(t.isfinite().all()) for t in checkpoint.load(newest(Path("x"))).tree["learner"]["q"].values())
 
 
 def test_no_checkpoint_yet(capsys: pytest.CaptureFixture[str]) -> None:
@@ -467,10 +467,10 @@ def test_an_env_that_hangs_ends_the_run(env: str, plugin: Path, tmp_path: Path) 
 def test_checking_an_env_takes_no_random_number_of_the_run() -> None:
     asked = config.resolve_one(["agent=dqn", "env=cartpole"], Registry())
     torch.manual_seed(3)
-    env = session.build_env(asked, 4, torch.device("cpu"), seed=0, barrier=1)
+    env = assembly.build_env(asked, 4, torch.device("cpu"), seed=0, barrier=1)
     after = torch.get_rng_state()
     torch.manual_seed(3)
-    VecEnv(asked.env_spec.factory(asked.env, "cpu", torch.float32), 4, "cpu")
+    VecEnv(asked.world.spec.factory(asked.world.config, "cpu", torch.float32), 4, "cpu")
     assert torch.equal(after, torch.get_rng_state())
     env.close()
 

@@ -83,7 +83,8 @@ def run(tmp_path, learner, steps, evaluate=0, record=100):
     intervals = Intervals(steps, record=record, evaluate=evaluate, checkpoint=10**9, keep=2)
     env = VecEnv(Clock(), 4, "cpu")
     result = {"return_mean": 1.0, "return_std": 0.0, "return_iqm": 1.0, "length_mean": 7.0, "episodes": 1}
-    trainer = Trainer(learner, env, intervals, output, "eager", lambda: dict(result), {})
+    stream = Stream(env, learner.act, learner.carry)
+    trainer = Trainer(learner, stream, None, intervals, output, "eager", lambda: dict(result), "return_mean", {})
     trainer.run()
     return trainer, read(tmp_path / "metrics.jsonl")
 
@@ -144,7 +145,7 @@ def test_final_observations_of_simulators_that_reset_in_the_same_step(tmp_path):
     stream.begin()
     from rlgan.core.source import RolloutSource
 
-    RolloutSource(Rollouts(3, 6), stream, learner.phases()[0]).next()
+    RolloutSource(Rollouts(3, 6), stream, learner.phases()[0], None).next()
     rollout = learner.rollouts[0]
     assert (rollout["next_obs"] - rollout["obs"][1:]).squeeze(-1).tolist() == [[100.0, 0, 0, 0]] * 3
 

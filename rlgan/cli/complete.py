@@ -1,12 +1,10 @@
-"""Completion of ``agent=`` and ``env=`` from package metadata, whether or not the shell splits words at ``=``."""
+"""Completion of ``agent=``, ``env=`` and their like, whether or not the shell splits words at ``=``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from click.shell_completion import CompletionItem
-
-_KINDS = {"agent": "agents", "env": "envs"}
 
 
 def complete_word(words: Sequence[str], incomplete: str) -> list[CompletionItem]:
@@ -17,6 +15,7 @@ def complete_word(words: Sequence[str], incomplete: str) -> list[CompletionItem]
         incomplete: what is typed of it. Click turns a lone ``=`` into an empty string.
     """
     from rlgan.registry import Registry
+    from rlgan.runconfig import ROLES
 
     before = [word for word in words if word != "="]
     key, equals, part = incomplete.partition("=")
@@ -24,5 +23,5 @@ def complete_word(words: Sequence[str], incomplete: str) -> list[CompletionItem]
     if not equals:
         key, part = (before[-1] if before else ""), incomplete
     done, comma, part = part.rpartition(",")  # the last item of a matrix
-    names = [entry.name for entry in Registry().names(_KINDS.get(key, "")) if entry.status == "installed"]
+    names = [entry.name for entry in Registry().names(ROLES.get(key, "")) if entry.status == "installed"]
     return [CompletionItem(f"{prefix}{done}{comma}{name}") for name in names if name.startswith(part)]

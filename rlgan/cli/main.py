@@ -12,6 +12,7 @@ import click
 
 from rlgan.cli import show
 from rlgan.cli.complete import complete_word
+from rlgan.discovery import KINDS
 from rlgan.errors import PluginError, RlganError, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from rlgan.registry import Registry
 
-_KINDS = click.Choice(["agents", "envs", "generators", "hooks"])
+_KINDS = click.Choice(list(KINDS))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +68,7 @@ def _complete(context: click.Context, parameter: click.Parameter, incomplete: st
 )
 @click.pass_context
 def run(context: click.Context, words: tuple[str, ...], dry_run: bool, wants_help: bool) -> int:
-    """Learn: rlgan run agent=NAME env=NAME [key=value | @file.yaml]...
+    """Learn: rlgan run agent=NAME env=NAME | generator=NAME data=NAME [key=value | @file.yaml]...
 
     \b
     agent.lr=1e-4   steps=10M    a value; 10M, 1e6 and 1_000_000 are numbers
@@ -108,14 +109,14 @@ def resume(run_dir: str) -> int:
 @click.argument("words", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(run_dir: str, words: tuple[str, ...], as_json: bool) -> None:
-    """Play whole games with a trained agent: rlgan eval DIR|last [episodes=100] [seed=0]."""
+    """Judge what was learned: rlgan eval DIR|last [episodes=100 | samples=1000] [demos=FILE]."""
     from rlgan import config
     from rlgan.cli.options import EvalOptions
 
     path, options = find_run(run_dir), config.read_options(words, EvalOptions)
     from rlgan import session
 
-    result = session.evaluate(path, options.episodes, options.seed)
+    result = session.evaluate(path, options.episodes, options.samples, options.seed, options.demos)
     click.echo(json.dumps(result) if as_json else show.lines(result))
 
 
@@ -133,12 +134,26 @@ def watch(run_dir: str, words: tuple[str, ...]) -> None:
     click.echo(session.watch(path, options.episodes, options.seed, options.out))
 
 
+@cli.command()
+@click.argument("run_dir")
+@click.argument("words", nargs=-1)
+def sample(run_dir: str, words: tuple[str, ...]) -> None:
+    """Picture what a generator makes: rlgan sample DIR|last [n=64] [seed=0] [out=FILE.png]."""
+    from rlgan import config
+    from rlgan.cli.options import SampleOptions
+
+    path, options = find_run(run_dir), config.read_options(words, SampleOptions)
+    from rlgan import session
+
+    click.echo(session.sample(path, options.n, options.seed, options.out))
+
+
 @cli.command(name="list")
 @click.argument("kind", type=_KINDS, required=False)
 @click.option("-v", "--verbose", is_flag=True, help="Import each plugin and show its summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_names(kind: str | None, verbose: bool, as_json: bool) -> None:
-    """The names that can be used: rlgan list [agents|envs|generators|hooks]."""
+    """The names that can be used: rlgan list [agents|envs|generators|data|rewards|hooks]."""
     registry = _registry()
     entries = [entry for entry in registry.all() if kind in (None, entry.kind)]
     specs = {}

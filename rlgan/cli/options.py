@@ -14,9 +14,13 @@ class EvalOptions:
     """Keys of ``rlgan eval``."""
 
     episodes: Annotated[int, Ge(1)] | None = None
-    """Whole games; none = as many as the run's eval.episodes."""
+    """Whole games of an agent; none = as many as the run's eval.episodes."""
+    samples: Annotated[int, Ge(1)] | None = None
+    """Samples of a generator; none = as many as the run's eval.samples."""
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
-    """Fixes the games."""
+    """Fixes the games or samples."""
+    demos: Path | None = None
+    """File for what an agent sees and does in these games, for reward=gail."""
 
 
 @dataclass(frozen=True)
@@ -29,3 +33,15 @@ class WatchOptions:
     """Fixes the games."""
     out: Path | None = None
     """The film's file; none = under videos in the run directory."""
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """Keys of ``rlgan sample``."""
+
+    n: Annotated[int, Ge(1), Le(10_000)] = 64
+    """Samples in the picture."""
+    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
+    """Fixes the samples."""
+    out: Path | None = None
+    """The picture's file; none = under samples in the run directory."""

@@ -114,12 +114,11 @@ def explain(usage: str, draft: Draft) -> str:
     """Every key that applies: name, value, origin, type and help."""
     from rlgan.schema import MISSING, show
 
-    titles = {"agent": "of the agent", "env": "of the env"}
     groups: dict[str, list[str]] = {}
     width = max(60, shutil.get_terminal_size((110, 24)).columns - 1)
     for name, key in draft.keys.items():
-        prefix = name.partition(".")[0] if name.startswith(("agent.", "env.")) else ""
-        title = f"{titles[prefix]} {draft.values[prefix]}" if prefix else "of every run"
+        role = name.partition(".")[0]
+        title = f"of {role} {draft.values[role]}" if "." in name and role in draft.specs else "of every run"
         value = draft.values[name]
         said = "must be given" if value is MISSING else f"{show(value)}  [{draft.origins[name]}]"
         text = textwrap.fill(
@@ -127,12 +126,12 @@ def explain(usage: str, draft: Draft) -> str:
         )
         groups.setdefault(title, []).append(f"  {name} = {said}\n{text}")
     parts = [usage] + ["\n".join([f"Keys {title}:", *rows]) for title, rows in groups.items()]
-    if draft.agent_spec and draft.agent_spec.presets:
-        rows = [
-            [f"  {p.name}", f"env={p.env}", f"{p.note}{' (auto)' if p.default else ''}"]
-            for p in draft.agent_spec.presets
-        ]
-        parts.append(f"Presets of {draft.agent_spec.name}:\n{table(rows)}")
-    if not (draft.agent_spec and draft.env_spec):
-        parts.append("Name agent=NAME and env=NAME beside --help to see their keys too.")
+    learner: Any = draft.specs.get("agent") or draft.specs.get("generator")
+    if learner and learner.presets:
+        rows = [[f"  {p.name}", f"for {p.env}", f"{p.note}{' (auto)' if p.default else ''}"] for p in learner.presets]
+        parts.append(f"Presets of {learner.name}:\n{table(rows)}")
+    if len(draft.specs) < 2:
+        parts.append(
+            "Name agent=NAME and env=NAME, or generator=NAME and data=NAME, beside --help to see their keys too."
+        )
     return "\n\n".join(parts)

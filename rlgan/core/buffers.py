@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -63,11 +63,13 @@ class Ring:
         """Whether windows of n rows, and the row after them, can be drawn from every group."""
         return all(span > 0 for _, span in self._bounds(n))
 
-    def draw(self, count: int, batch_size: int, n: int, gamma: float) -> Batch:
+    def draw(
+        self, count: int, batch_size: int, n: int, gamma: float, reward: Callable[[Batch], Tensor] | None = None
+    ) -> Batch:
         """Draw K batches of windows of n rows, uniformly over valid starts, with replacement; fields are (K, B, ...).
 
         Twice as many candidates are drawn and valid ones come first, so shapes are fixed; a batch that still holds
-        invalid rows gives them ``weight`` 0.
+        invalid rows gives them ``weight`` 0. ``reward`` gives time-first rows another reward (n, K * B).
         """
         wide = 2 * batch_size
         column = torch.randint(self.copies, (count, wide), device=self.device)
@@ -75,7 +77,7 @@ class Ring:
         valid = self.flat["valid"][self._place(row, column)]
         order = (~valid).to(torch.uint8).argsort(dim=-1, stable=True)[:, :batch_size]
         row, column, valid = (x.gather(1, order) for x in (row, column, valid))
-        batch = self._windows(row.view(-1), column.view(-1), n, gamma)
+        batch = self._windows(row.view(-1), column.view(-1), n, gamma, reward)
         batch = {name: value.view(count, batch_size, *value.shape[1:]) for name, value in batch.items()}
         weight = valid.to(batch["reward"].dtype)
         batch["weight"] = weight / weight.mean(1, keepdim=True).clamp_min(1e-8)
@@ -99,18 +101,20 @@ class Ring:
     def _place(self, row: Tensor, column: Tensor) -> Tensor:
         return row % self.capacity * self.copies + column
 
-    def _windows(self, row: Tensor, column: Tensor, n: int, gamma: float) -> Batch:
+    def _windows(
+        self, row: Tensor, column: Tensor, n: int, gamma: float, model: Callable[[Batch], Tensor] | None
+    ) -> Batch:
         """Cut windows at their first end; ``next_obs`` is the true observation after the cut."""
-        rewards, terminated, truncated = (
-            torch.stack([self._at(name, row + i, column) for i in range(n)])
-            for name in ("reward", "terminated", "truncated")
-        )
-        reward, discount, length = n_step(rewards, terminated, truncated, gamma)
+        names = ("reward", "terminated", "truncated", *(("action", "valid") if model else ()))
+        rows = {name: torch.stack([self._at(name, row + i, column) for i in range(n)]) for name in names}
+        if model:
+            rows["obs"] = torch.stack([self._observations(row + i, column) for i in range(n)])
+            rows["next_obs"] = torch.stack([self._following(row + i, column) for i in range(n)])
+            rows["reward"] = model(rows)
+        reward, discount, length = n_step(rows["reward"], rows["terminated"], rows["truncated"], gamma)
         batch = {"action": self._at("action", row, column), "reward": reward, "discount": discount}
         batch["obs"] = self._observations(row, column)
-        batch["next_obs"] = self._observations(row + length, column)
-        if "final_obs" in self.fields:
-            self._use_final(batch["next_obs"], row + length - 1, column)
+        batch["next_obs"] = self._following(row + length - 1, column)
         batch["index"] = row * self.copies + column
         return batch
 
@@ -125,14 +129,17 @@ class Ring:
         place[:, :-1].masked_fill_(begins, self.capacity * self.copies)
         return self.flat["obs"].index_select(0, place.view(-1)).view(*place.shape, *self.flat["obs"].shape[1:])
 
-    def _use_final(self, next_obs: Tensor, row: Tensor, column: Tensor) -> None:
-        """Put in the final observation where the window ended in a simulator that resets in the same step."""
+    def _following(self, row: Tensor, column: Tensor) -> Tensor:
+        """The true observation after each row: the final one where a simulator resets in the same step."""
+        following = self._observations(row + 1, column)
+        if "final_obs" not in self.fields:
+            return following
         ended = self._at("terminated", row, column) | self._at("truncated", row, column)
         final = self._at("final_obs", row, column)
         if self.stack > 1:
             before = self._observations(row, column)
             final = torch.cat([before[:, 1:], final[:, None]], 1)
-        next_obs.copy_(torch.where(ended.view(-1, *[1] * (next_obs.dim() - 1)), final, next_obs))
+        return torch.where(ended.view(-1, *[1] * (final.dim() - 1)), final, following)
 
     def pieces(self, start: int, size: int) -> Iterator[tuple[int, Batch]]:
         """Give the rows from ``start`` on that are still held as views (rows, N, ...) of at most ``size`` bytes.

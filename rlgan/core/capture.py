@@ -13,11 +13,12 @@ from torch import Tensor
 from rlgan.core.protocols import Batch
 from rlgan.errors import UsageError
 
-Mode = Literal["auto", "eager", "compile", "graph"]
+Captured = Literal["eager", "compile", "graph"]
+Mode = Literal["auto"] | Captured
 WARM_UP = 3
 
 
-def resolve(mode: Mode, device: torch.device) -> Literal["eager", "compile", "graph"]:
+def resolve(mode: Mode, device: torch.device) -> Captured:
     """Return what will be done, by a fixed rule: ``auto`` is graphs on CUDA and eager on a CPU.
 
     On a CPU the compiler's 6 to 30 seconds are lost on runs of minutes, and DQN updates gain nothing from it.
@@ -31,7 +32,7 @@ def resolve(mode: Mode, device: torch.device) -> Literal["eager", "compile", "gr
     return mode
 
 
-def capture(fn: Callable[..., Any], mode: Literal["eager", "compile", "graph"]) -> Callable[..., Any]:
+def capture(fn: Callable[..., Any], mode: Captured) -> Callable[..., Any]:
     """Wrap a whole function of one batch. Random numbers are the same in every mode."""
     if mode == "compile":
         import torch._dynamo.config as dynamo

@@ -21,7 +21,8 @@ def play(
     """Play ``episodes`` whole games, rounded up to equally many in each copy of ``env``.
 
     The first-finished games of many copies are the short ones, so each copy's first k games are counted, whenever they
-    end. Returns raw ``returns`` and ``lengths`` in order of copy and game. ``on_row`` sees every row.
+    end. Returns raw ``returns`` and ``lengths`` in order of copy and game. ``on_row`` sees every row, with the
+    observation ``before`` it, its ``action``, and whether it ``counts``, as a step of a counted game.
     """
     n, device = env.num_envs, env.device
     quota = -(-episodes // n)
@@ -40,11 +41,12 @@ def play(
             env.send(g, out["action"][env.columns(g)])
         steps = [env.receive(g) for g in range(env.groups)]
         row = {name: torch.cat([s[name] for s in steps]) for name in ("obs", "reward", "valid", "first", "over")}
-        obs, first = row["obs"], row["first"]
+        before, obs, first = obs, row["obs"], row["first"]
         total += row["reward"]
         length += row["valid"]
         if on_row is not None:
-            on_row(row)
+            open_copies = torch.tensor([len(g) < quota for g in games], device=device)
+            on_row({**row, "before": before, "action": out["action"], "counts": row["valid"] & open_copies})
         for i in row["over"].nonzero().flatten().tolist():
             if len(games[i]) < quota:
                 games[i].append((float(total[i]), int(length[i])))

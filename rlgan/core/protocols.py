@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
 from gymnasium.spaces import Space
-from torch import Generator, Tensor
+from torch import Tensor
 
 Batch = dict[str, Tensor]
 State = dict[str, Tensor]
@@ -35,7 +36,7 @@ class Env(Protocol):
     action_space: Space
     max_steps: int
 
-    def reset(self, n: int, rng: Generator | None) -> State:
+    def reset(self, n: int, rng: torch.Generator | None) -> State:
         """Draw n starting states; every tensor is (n, ...)."""
         ...
 
@@ -43,7 +44,7 @@ class Env(Protocol):
         """Return what the agent sees of each state, (n, ...)."""
         ...
 
-    def step(self, state: State, action: Tensor, rng: Generator | None) -> tuple[State, Tensor, Tensor]:
+    def step(self, state: State, action: Tensor, rng: torch.Generator | None) -> tuple[State, Tensor, Tensor]:
         """Return the next state, reward (n,) float and terminated (n,) bool, changing nothing in place."""
         ...
 
@@ -59,7 +60,7 @@ class Renders(Protocol):
         ...
 
 
-Policy = Callable[[State, Generator | None], Tensor]
+Policy = Callable[[State, torch.Generator | None], Tensor]
 """A reference policy: batched, sees the true state."""
 
 
@@ -73,6 +74,8 @@ class Spaces:
     """Length of the run in agent steps, summed over copies: what schedules are fractions of."""
     stack: int = 1
     """Frames that the env stacks along the first axis of an observation."""
+    env: str = ""
+    """Name of the env."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,14 @@ class Replay:
     """Store the sign of each reward. Records and evaluations see the raw one."""
 
 
-SourceSpec = Rollouts | Replay
+@dataclass(frozen=True)
+class Samples:
+    """Real data, in an order that is shuffled anew for each pass; ``batch["real"]`` is (B, ...)."""
+
+    batch_size: int
+
+
+SourceSpec = Rollouts | Replay | Samples
 
 
 @dataclass(frozen=True)
@@ -125,8 +135,24 @@ class Phase:
     costly work (copying a large target network) costs nothing in between."""
 
 
-class Agent(Protocol):
-    """Acts and learns. No base class is needed."""
+class Learner(Protocol):
+    """What agents and generators share. No base class is needed."""
+
+    def phases(self) -> list[Phase]:
+        """Return the work to be done, in order."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that training changes, as a tree of tensors and numbers."""
+        ...
+
+    def load_state_dict(self, tree: dict[str, Any]) -> None:
+        """Copy a tree that state_dict made into the live tensors."""
+        ...
+
+
+class Agent(Learner, Protocol):
+    """Acts and learns."""
 
     def carry(self, n: int) -> Any:
         """Fresh recurrent state of n copies, or None."""
@@ -139,14 +165,53 @@ class Agent(Protocol):
         """
         ...
 
-    def phases(self) -> list[Phase]:
-        """Return the work to be done, in order."""
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Real samples, on the CPU."""
+
+    real: Tensor
+    """(M, ...): images are (M, C, H, W) uint8."""
+    labels: Tensor | None = None
+    """(M,) int64, from 0; where they are given, a classifier judges what a generator makes."""
+    protocol: str = ""
+    """What a score depends on: source, number of samples, preparation."""
+
+
+class Generator(Learner, Protocol):
+    """Makes samples and learns."""
+
+    def sample(self, n: int) -> Tensor:
+        """Return n samples (n, ...) in the form of ``DataSet.real``, from the device's default random numbers."""
+        ...
+
+
+class RewardModel(Protocol):
+    """A reward that is learned beside an agent, a stage between collecting and learning.
+
+    Rows are time-first, (T, N, ...), and lead from ``obs`` to ``next_obs``, the true next one. Invalid rows get
+    reward 0, whatever the model says.
+    """
+
+    when: Literal["collect", "sample"]
+    """collect: the reward of the visit, stored with the row. sample: computed anew whenever a row is drawn."""
+    every: int
+    """Rows between two updates of the model."""
+    batch_size: int
+    """Rows in one update."""
+
+    def reward(self, rows: Batch, learner: Any) -> Tensor:
+        """Return the reward (T, N) that stands in place of ``rows["reward"]``."""
+        ...
+
+    def update(self, rows: Batch) -> dict[str, Tensor]:
+        """One minibatch of rows (1, B, ...) as they were collected; returns 0-d metrics. May be captured."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that training changes, as a tree of tensors and numbers."""
+        """Return everything that training changes."""
         ...
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Copy a tree that state_dict made into the live tensors."""
+        """Copy a saved state in."""
         ...

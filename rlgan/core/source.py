@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from rlgan.core.buffers import Ring, RolloutBuffer, minibatches
-from rlgan.core.protocols import Batch, Phase, Replay, Rollouts
-from rlgan.core.stream import Stream
+from rlgan.core.protocols import Batch, Phase, Replay, Rollouts, Samples
+from rlgan.core.reward import RewardStage
+from rlgan.core.stream import DataStream, Stream
 from rlgan.errors import UsageError
 
 CHUNK_BYTES = 32 << 20
@@ -38,9 +41,9 @@ class Source(Protocol):
 class ReplaySource:
     """Rows go into a ring; ``updates`` batches are drawn for every ``every`` rows collected."""
 
-    def __init__(self, spec: Replay, stream: Stream) -> None:
+    def __init__(self, spec: Replay, stream: Stream, reward: RewardStage | None) -> None:
         env = stream.env
-        self.spec, self.stream = spec, stream
+        self.spec, self.stream, self.reward = spec, stream, reward
         self.ring = Ring(spec.capacity, env.num_envs, stream.columns, env.stack, env.device)
         if self.ring.capacity <= (needed := spec.n_step + env.stack):
             raise UsageError(
@@ -77,18 +80,29 @@ class ReplaySource:
                 row = stream.receive(g)
                 if self.spec.clip_reward:
                     row["reward"] = row["reward"].sign()
+                if self.reward and self.reward.model.when == "collect":
+                    following = _following(row, stream.obs[g])
+                    row["reward"] = self.reward({k: v[None] for k, v in row.items()} | {"next_obs": following[None]})[0]
                 self.ring.write(g, row)
                 if stream.env.flies:
                     stream.launch(g)
         learning = stream.rows >= self.spec.start and self.ring.ready(self.spec.n_step)
         if learning:
-            self.credit += self.iterations * stream.env.num_envs * self.spec.updates
+            rows = self.iterations * stream.env.num_envs
+            self.credit += rows * self.spec.updates
+            if self.reward:
+                self.reward.learn(rows, self._rows)
+
+    def _rows(self, count: int) -> Batch:
+        """Draw rows as they were collected, (1, count, ...)."""
+        return self.ring.draw(1, count, 1, 1.0)
 
     def _draw(self, owed: int) -> None:
         spec = self.spec
         size = sum(f[0, 0].nbytes for f in self.ring.fields.values()) * (self.ring.stack + 1) * 2 * spec.batch_size
         count = max(1, min(owed, CHUNK_BYTES // size))
-        chunk = self.ring.draw(count, spec.batch_size, spec.n_step, spec.gamma)
+        reward = self.reward if self.reward and self.reward.model.when == "sample" else None
+        chunk = self.ring.draw(count, spec.batch_size, spec.n_step, spec.gamma, reward)
         self.pending = [dict(zip(chunk, row, strict=True)) for row in zip(*chunk.values(), strict=True)]
         self.credit -= count * spec.every
 
@@ -105,11 +119,11 @@ class ReplaySource:
 class RolloutSource:
     """Collect a horizon, prepare it once, then pass over it in shuffled minibatches."""
 
-    def __init__(self, spec: Rollouts, stream: Stream, phase: Phase) -> None:
+    def __init__(self, spec: Rollouts, stream: Stream, phase: Phase, reward: RewardStage | None) -> None:
         count = spec.horizon * stream.env.num_envs
         if count % spec.minibatch:
             raise UsageError(f"minibatch {spec.minibatch} does not divide {count} rows (horizon x copies)")
-        self.spec, self.stream, self.prepare = spec, stream, phase.prepare
+        self.spec, self.stream, self.prepare, self.reward = spec, stream, phase.prepare, reward
         self.buffer = RolloutBuffer(spec.horizon, stream.env.num_envs)
         self.remaining = 0
         self.batches: Iterator[Batch] = iter(())
@@ -137,11 +151,12 @@ class RolloutSource:
         for g, columns in enumerate(stream.columns):
             fields["obs"][spec.horizon, columns].copy_(stream.obs[g])
         rollout = dict(fields)
-        following = rollout["obs"][1:]
-        if (final := rollout.pop("final_obs", None)) is not None:
-            ended = rollout["terminated"] | rollout["truncated"]
-            following = torch.where(ended.view(*ended.shape, *[1] * (final.dim() - 2)), final, following)
-        rollout["next_obs"] = following
+        rollout["next_obs"] = _following(rollout, rollout["obs"][1:])
+        rollout.pop("final_obs", None)
+        if self.reward:
+            raw = rollout | {"obs": rollout["obs"][: spec.horizon]}
+            rollout["reward"] = self.reward(raw)
+            self.reward.learn(spec.horizon * stream.env.num_envs, lambda count: _rows_of(raw, count))
         if self.prepare is not None:
             with torch.no_grad():
                 rollout = self.prepare(rollout)
@@ -158,8 +173,70 @@ class RolloutSource:
         """Nothing to set."""
 
 
-def make_source(phase: Phase, stream: Stream) -> ReplaySource | RolloutSource:
-    """Build the source that a phase describes."""
-    if isinstance(phase.source, Replay):
-        return ReplaySource(phase.source, stream)
-    return RolloutSource(phase.source, stream, phase)
+class SampleSource:
+    """Minibatches of real samples, shuffled anew for each pass; what is left of a pass below one batch is skipped."""
+
+    boundary = True
+
+    def __init__(self, spec: Samples, stream: DataStream) -> None:
+        count = len(stream.real)
+        if spec.batch_size > count:
+            raise UsageError(f"a batch of {spec.batch_size} is more than the {count} samples of the data set")
+        self.size, self.stream = spec.batch_size, stream
+        self.order = torch.empty(count, dtype=torch.int64, device=stream.device)
+        self.place = count
+        """Where in the order the next batch begins."""
+
+    def next(self) -> Batch:
+        """Give the next batch, as ``real`` (B, ...)."""
+        stream, began = self.stream, time.perf_counter()
+        if self.place + self.size > len(self.order):
+            self.order, self.place = torch.rand(len(self.order), device=stream.device).argsort(), 0
+        real = stream.real.index_select(0, self.order[self.place : self.place + self.size])
+        self.place += self.size
+        stream.step.add_(1)
+        stream.rows += 1
+        stream.seconds += time.perf_counter() - began
+        return {"real": real, "step": stream.step}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the order of this pass and the place in it."""
+        return {"order": self.order, "place": self.place}
+
+    def load_state_dict(self, tree: dict[str, Any]) -> None:
+        """Go on in the middle of a pass."""
+        self.order.copy_(tree["order"])
+        self.place = int(tree["place"])
+
+
+def make_source(phase: Phase, stream: Stream | DataStream, reward: RewardStage | None = None) -> Source:
+    """Build the source that a phase describes.
+
+    Raises:
+        UsageError: the phase wants rows and the run has data, or the other way round.
+    """
+    spec = phase.source
+    if isinstance(spec, Samples) and isinstance(stream, DataStream):
+        return SampleSource(spec, stream)
+    if isinstance(spec, Samples) or isinstance(stream, DataStream):
+        wanted = type(spec).__name__
+        raise UsageError(f"phase '{phase.name}' wants {wanted}, which a run with {stream.name}= does not have")
+    if isinstance(spec, Replay):
+        return ReplaySource(spec, stream, reward)
+    return RolloutSource(spec, stream, phase, reward)
+
+
+def _following(rows: Batch, shown: Tensor) -> Tensor:
+    """The true next observations: ``shown``, but the final one where a simulator resets in the same step."""
+    if (final := rows.get("final_obs")) is None:
+        return shown
+    ended = rows["terminated"] | rows["truncated"]
+    return torch.where(ended.view(*ended.shape, *[1] * (final.dim() - ended.dim())), final, shown)
+
+
+def _rows_of(rollout: Batch, count: int) -> Batch:
+    """Draw rows of a rollout (T, N, ...) with replacement, as (1, count, ...)."""
+    total = rollout["reward"].numel()
+    index = torch.randint(total, (count,), device=rollout["reward"].device)
+    rows = {name: value.flatten(0, 1).index_select(0, index)[None] for name, value in rollout.items()}
+    return rows | {"weight": rows["valid"].to(rows["reward"].dtype)}

@@ -1,4 +1,4 @@
-"""The run's one flow of rows: observation, carry, `first`, and the actions in flight. Phases share it."""
+"""The run's one flow of experience, shared by its phases: an agent's rows, or a generator's real samples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlgan.core.protocols import Batch
+from rlgan.core.protocols import Batch, DataSet
 
 
 class Stream:
@@ -19,8 +19,11 @@ class Stream:
     the next one; so one group's simulators step while the other acts and the learner updates.
     """
 
+    name = "env"
+
     def __init__(self, env: Any, act: Callable[..., Any], carry: Callable[[int], Any]) -> None:
         self.env, self.act, self._fresh = env, act, carry
+        self.device = env.device
         self.columns = [env.columns(g) for g in range(env.groups)]
         self.sizes = [c.stop - c.start for c in self.columns]
         self.step = torch.zeros((), dtype=torch.int64, device=env.device)
@@ -36,7 +39,9 @@ class Stream:
         """Spent in the env since somebody set it to 0."""
 
     def begin(self) -> None:
-        """Reset the env: the first observations of the run."""
+        """Reset the env, unless the run has begun: the first observations."""
+        if self.obs:
+            return
         for g, n in enumerate(self.sizes):
             self.obs.append(self.env.start(g))
             self.first.append(torch.ones(n, dtype=torch.bool, device=self.env.device))
@@ -78,6 +83,10 @@ class Stream:
         self.rows += self.sizes[g]
         return row
 
+    def take(self) -> dict[str, Any]:
+        """Statistics of the episodes that ended since the last call."""
+        return self.env.statistics.take()
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything, the env included."""
         return {
@@ -101,6 +110,34 @@ class Stream:
         self.carries = [tuple(x.to(device) for x in c.values()) if (c := tree["carries"][g]) else None for g in names]
         self.flight = [{k: v.to(device) for k, v in tree["flight"][g].items()} or None for g in names]
         self.env.load_state_dict(tree["env"])
+
+
+class DataStream:
+    """Real samples on the device. A generator's step is one update, and so is its row."""
+
+    name = "data"
+
+    def __init__(self, data: DataSet, device: torch.device) -> None:
+        self.real, self.device = data.real.to(device), device
+        self.step = torch.zeros((), dtype=torch.int64, device=device)
+        self.rows = 0
+        self.seconds = 0.0
+
+    def begin(self) -> None:
+        """Nothing has to happen before the first batch."""
+
+    def take(self) -> dict[str, Any]:
+        """No statistics."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the count of steps."""
+        return {"step": self.step, "rows": self.rows}
+
+    def load_state_dict(self, tree: dict[str, Any]) -> None:
+        """Set the count of steps."""
+        self.step.copy_(tree["step"])
+        self.rows = int(tree["rows"])
 
 
 def enumerate_names(items: list[Any]) -> list[tuple[str, Any]]:

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from rlgan.core import seeding
-from rlgan.core.capture import capture
-from rlgan.core.protocols import Phase
-from rlgan.core.source import ReplaySource, RolloutSource, make_source
-from rlgan.core.stream import Stream
+from rlgan.core.capture import Captured, capture
+from rlgan.core.protocols import Learner, Phase, RewardModel
+from rlgan.core.reward import RewardStage
+from rlgan.core.source import ReplaySource, make_source
+from rlgan.core.stream import DataStream, Stream
 from rlgan.errors import NonFiniteError
 from rlgan.report.record import LiveLine, Record
 from rlgan.report.trackers import Trackers
@@ -64,25 +65,30 @@ class Output:
 
 
 class Trainer:
-    """Runs an agent's phases on one stream of rows, and saves everything that decides how the run goes on."""
+    """Runs a learner's phases on one stream, and saves everything that decides how the run goes on.
+
+    ``evaluate`` gives a row for the record; the run's best checkpoint is the one with the highest ``row[best_by]``.
+    """
 
     def __init__(
         self,
-        agent: Any,
-        env: Any,
+        learner: Learner,
+        stream: Stream | DataStream,
+        reward: RewardModel | None,
         intervals: Intervals,
         output: Output,
-        mode: Any,
+        mode: Captured,
         evaluate: Callable[[], dict[str, Any]],
+        best_by: str,
         info: dict[str, Any],
     ) -> None:
-        self.agent, self.env, self.intervals, self.output = agent, env, intervals, output
-        self.mode, self.evaluate, self.info = mode, evaluate, info
-        self.device = env.device
-        self.stream = Stream(env, agent.act, agent.carry)
-        self.phases: list[Phase] = agent.phases()
+        self.learner, self.stream, self.intervals, self.output = learner, stream, intervals, output
+        self.mode, self.evaluate, self.best_by, self.info = mode, evaluate, best_by, info
+        self.device = stream.device
+        self.reward = RewardStage(reward, learner, mode) if reward else None
+        self.phases: list[Phase] = learner.phases()
         self.phase = 0
-        self.source: ReplaySource | RolloutSource = make_source(self.phases[0], self.stream)
+        self.source = make_source(self.phases[0], stream, self.reward)
         self.updates = 0
         """Updates in this phase."""
         self.began = 0
@@ -114,8 +120,7 @@ class Trainer:
             return
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            if not self.stream.obs:
-                self.stream.begin()
+            self.stream.begin()
             self._run_phase(self.phases[self.phase])
             while self.phase + 1 < len(self.phases):
                 self._next_phase()
@@ -138,7 +143,7 @@ class Trainer:
         phase, self.began = self.phases[self.phase], int(self.stream.step)
         self.updates, self.last = 0, (self.began, 0)
         self.target = self.stream.rows + (phase.until or self.intervals.steps - self.began)
-        self.source, self.segments, self.saved_rows = make_source(phase, self.stream), [], 0
+        self.source, self.segments, self.saved_rows = make_source(phase, self.stream, self.reward), [], 0
 
     def _run_phase(self, phase: Phase) -> None:
         update = capture(phase.update, self.mode)
@@ -146,7 +151,8 @@ class Trainer:
             began = time.perf_counter()
             batch = self.source.next()
             if batch is not None:
-                self._add(update(batch))
+                metrics = update(batch)
+                self._add({**metrics, **self.reward.metrics} if self.reward else metrics)
                 self.updates += 1
                 for every, call in phase.periodic:
                     if self.updates % every == 0:
@@ -199,13 +205,13 @@ class Trainer:
         means = self._means()
         now, step = time.perf_counter(), int(self.stream.step)
         row: dict[str, Any] = {"kind": "train", "phase": self.phases[self.phase].name, "step": step}
-        row |= {"rows": self.stream.rows, "updates": self.updates, **self.env.statistics.take(), **means}
+        row |= {"rows": self.stream.rows, "updates": self.updates, **self.stream.take(), **means}
         passed = max(now - self.clock["last"], 1e-9)
         row["time"] = {
             "wall": now - self.clock["start"],
             "steps_per_s": (step - self.last[0]) / passed,
             "updates_per_s": (self.updates - self.last[1]) / passed,
-            "env_share": self.stream.seconds / passed,
+            f"{self.stream.name}_share": self.stream.seconds / passed,
             "learner_share": (self.clock["busy"] - self.stream.seconds) / passed,
             "memory_mb": _memory_mb(self.device),
         }
@@ -231,14 +237,18 @@ class Trainer:
 
     def _diagnosis(self, metric: str) -> str:
         broken = self._broken()
-        where = f"the first bad tensor is {broken[0]}" if broken else "all tensors of the agent are still finite"
+        where = f"the first bad tensor is {broken[0]}" if broken else "all tensors of the run are still finite"
         return f"{metric} is not finite at step {int(self.stream.step)}: {where}. {MEND}"
 
     def _broken(self) -> list[str]:
-        """Name the agent's tensors that are not finite."""
+        """Name the tensors of learner and reward model that are not finite."""
         tensors: dict[str, Tensor] = {}
-        tree.encode(self.agent.state_dict(), tensors)
+        tree.encode(self._learned(), tensors)
         return [name for name, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())]
+
+    def _learned(self) -> dict[str, Any]:
+        state = {"learner": self.learner.state_dict()}
+        return {**state, "reward": self.reward.state_dict()} if self.reward else state
 
     def _evaluate(self) -> None:
         row: dict[str, Any] = {"kind": "eval", "step": int(self.stream.step)}
@@ -247,9 +257,10 @@ class Trainer:
         now = time.perf_counter()
         row["time"] = {"wall": now - self.clock["start"], "seconds": now - began}
         self.clock["last"] += now - began
-        self.improved = self.best is None or row["return_mean"] > self.best
+        score = row[self.best_by]
+        self.improved = self.best is None or score > self.best
         if self.improved:
-            self.best = row["return_mean"]
+            self.best = score
         self.at["evaluate"] = self.stream.rows
         self.output.record.write(row)
         self.output.live.show(row)
@@ -258,9 +269,7 @@ class Trainer:
     def _save(self) -> None:
         self._means()
         if broken := self._broken():
-            raise NonFiniteError(
-                f"the agent's tensor {broken[0]} is not finite at step {int(self.stream.step)}. {MEND}"
-            )
+            raise NonFiniteError(f"the tensor {broken[0]} is not finite at step {int(self.stream.step)}. {MEND}")
         root = self.output.checkpoints
         if isinstance(self.source, ReplaySource):
             ring = self.source.ring
@@ -288,7 +297,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Return all that decides how the run goes on, but the replay's rows, which lie in segments."""
         return {
-            "agent": self.agent.state_dict(),
+            **self._learned(),
             "stream": self.stream.state_dict(),
             "source": self.source.state_dict(),
             "random": seeding.state_dict(self.device),
@@ -308,8 +317,10 @@ class Trainer:
         """Continue from a checkpoint, bit for bit."""
         state = saved.tree
         self.phase, self.updates = state["phase"], state["updates"]
-        self.source = make_source(self.phases[self.phase], self.stream)
-        self.agent.load_state_dict(state["agent"])
+        self.source = make_source(self.phases[self.phase], self.stream, self.reward)
+        self.learner.load_state_dict(state["learner"])
+        if self.reward:
+            self.reward.load_state_dict(state["reward"])
         self.stream.load_state_dict(state["stream"])
         self.source.load_state_dict(state["source"])
         self.segments = list(saved.segments)

@@ -24,14 +24,21 @@ _RAW, _SMOOTH, _EVAL, _GREY, _INK = "#8fb3e6", "#1f5fbf", "#c8501e", "#8a8f98", 
 Floats = NDArray[np.float64]
 
 
-def draw(run_dir: Path, title: str, scores: Sequence[Score], references: dict[str, float]) -> Path:
+UNITS = {
+    "return_mean": ("steps (decisions of the agent, all copies together)", "return of a game"),
+    "recognised": ("steps (updates of the generator)", "share of samples recognised"),
+}
+"""What the axes show, by the entry of the record that is drawn."""
+
+
+def draw(run_dir: Path, title: str, key: str, scores: Sequence[Score]) -> Path:
     """Draw ``curve.png`` from a run's metrics.jsonl.
 
     Args:
         run_dir: the run's directory.
         title: the heading.
+        key: the entry of the record's rows that is drawn.
         scores: known results, drawn as lines across.
-        references: returns of reference policies and bounds, drawn likewise.
 
     Returns:
         The path of the picture. UsageError if the record cannot be read.
@@ -41,7 +48,7 @@ def draw(run_dir: Path, title: str, scores: Sequence[Score], references: dict[st
     rows = read(run_dir / "metrics.jsonl")
     style: Any = {"font.family": "sans-serif", "font.size": 10.5, "axes.edgecolor": _GREY, "text.color": _INK}
     with matplotlib.rc_context(style):
-        figure = _figure(rows, title, {**{score.who: score.value for score in scores}, **references})
+        figure = _figure(rows, title, key, {score.who: score.value for score in scores})
         path = run_dir / FILE
         temporary = run_dir / f".{FILE}-{os.getpid()}"
         figure.savefig(temporary, format="png", dpi=150, facecolor="white")
@@ -67,7 +74,7 @@ def interval(returns: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _figure(rows: list[dict[str, Any]], title: str, lines: dict[str, float]) -> Any:
+def _figure(rows: list[dict[str, Any]], title: str, key: str, lines: dict[str, float]) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -75,9 +82,9 @@ def _figure(rows: list[dict[str, Any]], title: str, lines: dict[str, float]) -> 
     figure = Figure(figsize=(9.6, 5.4))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.085, 0.12, 0.725, 0.69))
-    train = [row for row in rows if row["kind"] == "train" and _finite(row.get("return_mean"))]
-    evals = [row for row in rows if row["kind"] == "eval" and _finite(row.get("return_mean"))]
-    drawn = [*_train(axes, train), *_evaluations(axes, evals)]
+    train = [row for row in rows if row["kind"] == "train" and _finite(row.get(key))]
+    evals = [row for row in rows if row["kind"] == "eval" and _finite(row.get(key))]
+    drawn = [*_train(axes, train, key), *_evaluations(axes, evals, key)]
     last = max((row["step"] for row in rows), default=1)
     if drawn:
         _lines(axes, lines, *_limits(np.asarray(drawn), list(lines.values())))
@@ -92,28 +99,28 @@ def _figure(rows: list[dict[str, Any]], title: str, lines: dict[str, float]) -> 
             handletextpad=0.7,
         )
     else:
-        axes.text(0.5, 0.5, "no game has ended yet", ha="center", va="center", color=_GREY, transform=axes.transAxes)
+        axes.text(0.5, 0.5, "nothing to show yet", ha="center", va="center", color=_GREY, transform=axes.transAxes)
         axes.set_yticks([])
     axes.set_xlim(0, max(last, 1))
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(FuncFormatter(_short))
-    axes.set_xlabel("steps (decisions of the agent, all copies together)", color=_INK, labelpad=7)
-    axes.set_ylabel("return of a game", color=_INK, labelpad=7)
+    axes.set_xlabel(UNITS[key][0], color=_INK, labelpad=7)
+    axes.set_ylabel(UNITS[key][1], color=_INK, labelpad=7)
     axes.grid(axis="y", color="#e7e9ee", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors="#555b66", length=0, pad=6)
     axes.spines[["top", "right", "left"]].set_visible(False)
     figure.text(0.085, 0.95, title, fontsize=14.5, fontweight="bold", va="center")
-    figure.text(0.085, 0.9, _summary(rows, evals, last), fontsize=10, color="#555b66", va="center")
+    figure.text(0.085, 0.9, _summary(rows, evals, key, last), fontsize=10, color="#555b66", va="center")
     return figure
 
 
-def _train(axes: Any, rows: list[dict[str, Any]]) -> list[float]:
+def _train(axes: Any, rows: list[dict[str, Any]], key: str) -> list[float]:
     if not rows:
         return []
     steps, returns, games = (
-        np.asarray([row.get(key) or 1 for row in rows] if key == "episodes" else [row[key] for row in rows], np.float64)
-        for key in ("step", "return_mean", "episodes")
+        np.asarray([row.get(name) or 1 if name == "episodes" else row[name] for row in rows], np.float64)
+        for name in ("step", key, "episodes")
     )
     axes.plot(steps, returns, color=_RAW, linewidth=0.8, alpha=0.35, zorder=2)
     axes.plot(steps, returns, ".", color=_RAW, markersize=6.5, alpha=0.7, mew=0, label="training games", zorder=3)
@@ -123,24 +130,24 @@ def _train(axes: Any, rows: list[dict[str, Any]]) -> list[float]:
     return [*np.quantile(returns, [0.005, 0.995]).tolist(), float(line.min()), float(line.max())]
 
 
-def _evaluations(axes: Any, rows: list[dict[str, Any]]) -> list[float]:
+def _evaluations(axes: Any, rows: list[dict[str, Any]], key: str) -> list[float]:
     if not rows:
         return []
-    means = np.asarray([row["return_mean"] for row in rows], np.float64)
-    ranges = [interval(row["returns"]) if row.get("returns") else (row["return_mean"],) * 2 for row in rows]
+    means = np.asarray([row[key] for row in rows], np.float64)
+    ranges = [interval(row["returns"]) if row.get("returns") else (row[key],) * 2 for row in rows]
     low, high = np.asarray(ranges, np.float64).T
     axes.errorbar(
         [row["step"] for row in rows],
         means,
         yerr=[np.maximum(means - low, 0), np.maximum(high - means, 0)],
-        fmt="o",
+        fmt="o" if key == "return_mean" else "o-",
         color=_EVAL,
         markersize=6.5,
         markeredgecolor="white",
         markeredgewidth=1.1,
         elinewidth=1.6,
         capsize=3,
-        label=f"evaluation, {CONFIDENCE:.0%} interval of the mean",
+        label=f"evaluation, {CONFIDENCE:.0%} interval of the mean" if rows[0].get("returns") else "evaluation",
         zorder=5,
         clip_on=False,
     )
@@ -191,13 +198,13 @@ def _name(axes: Any, height: float, text: str) -> None:
     )
 
 
-def _summary(rows: list[dict[str, Any]], evals: list[dict[str, Any]], last: int) -> str:
+def _summary(rows: list[dict[str, Any]], evals: list[dict[str, Any]], key: str, last: int) -> str:
     parts = [f"{last:,} steps"]
     if walls := [row["time"]["wall"] for row in rows if "wall" in row.get("time", {})]:
         parts.append(duration(walls[-1]))
     if evals:
         row = evals[-1]
-        parts.append(f"last evaluation: mean {row['return_mean']:.4g}")
+        parts.append(f"last evaluation: {key.replace('_', ' ')} {row[key]:.4g}")
         if row.get("returns"):
             low, high = interval(row["returns"])
             parts[-1] += f" [{low:.4g}, {high:.4g}] over {len(row['returns'])} games"

@@ -166,13 +166,18 @@ class LiveLine:
         parts = [
             f"{done} {_short(step)}/{_short(self.total)}" if self.live else f"{done} {step:,}/{self.total:,} steps"
         ]
-        parts.append("return " + ("-" if row.get("return_mean") is None else f"{row['return_mean']:.4g}"))
+        if "return_mean" in row:
+            parts.append("return " + ("-" if row["return_mean"] is None else f"{row['return_mean']:.4g}"))
+        else:
+            losses = [name for name in row if name.startswith("loss")]
+            parts += [f"{name} {row[name]:.3g}" for name in losses]
         if "steps_per_s" in spent:
             parts.append(f"{spent['steps_per_s']:,.0f} steps/s")
         if self._rate:
             parts.append(f"ETA {duration(max(self.total - step, 0) / self._rate)}")
-        if "env_share" in spent and "learner_share" in spent:
-            parts.append(f"env {spent['env_share']:.0%} learner {spent['learner_share']:.0%}")
+        shares = [(name.removesuffix("_share"), value) for name, value in spent.items() if name.endswith("_share")]
+        if shares:
+            parts.append(" ".join(f"{name} {value:.0%}" for name, value in shares))
         if "memory_mb" in spent:
             parts.append(f"{spent['memory_mb'] / 1024:.1f} GB")
         return parts
@@ -217,6 +222,9 @@ def _short(count: int) -> str:
 
 
 def _evaluation(row: dict[str, Any]) -> str:
+    if "return_mean" not in row:
+        found = ", ".join(f"{name} {row[name]:.4g}" for name in ("recognised", "classes") if name in row)
+        return f"evaluation at step {row['step']:,}: {found}"
     text = f"evaluation at step {row['step']:,}: mean return {row['return_mean']:.4g}"
     if row.get("return_std") is not None:
         text += f" ± {row['return_std']:.4g}"

@@ -1,0 +1,1 @@
+"""Learned rewards that ship with rlgan, declared as any third party declares its own."""

@@ -1,0 +1,109 @@
+"""Random network distillation (Burda et al. 2019): a bonus for observations that a predictor does not know yet.
+
+Differs from the paper: the bonus is scaled by the deviation of the prediction errors instead of that of their
+discounted sums, it shares one value function and discount with the env's reward, and it is not free of episode ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge, Gt
+from gymnasium.spaces import Box
+from torch import Tensor
+
+from rlgan.core.optimise import Adam, optimise
+from rlgan.core.protocols import Batch, Spaces
+from rlgan.errors import UsageError
+from rlgan.hookspecs import hookimpl
+from rlgan.nn.torsos import Precision, value_network
+from rlgan.specs import RewardSpec
+
+
+@dataclass(frozen=True)
+class RNDConfig:
+    """Settings of random network distillation."""
+
+    scale: Annotated[float, Ge(0)] = 0.1
+    """Weight of the bonus, whose typical size is 1."""
+    env_scale: Annotated[float, Ge(0)] = 1.0
+    """Weight of the env's own reward; 0 leaves curiosity alone."""
+    lr: Annotated[float, Gt(0)] = 1e-4
+    """Adam step size of the predictor."""
+    features: Annotated[int, Gt(0)] = 64
+    """Outputs of the random network, which the predictor learns."""
+    hidden: tuple[int, ...] = (128,)
+    """Widths of the hidden layers of both networks; images take a convolutional network instead."""
+    every: Annotated[int, Gt(0)] = 4
+    """Rows between updates of the predictor."""
+    batch_size: Annotated[int, Gt(0)] = 64
+    """Rows per update."""
+    precision: Precision = "auto"
+    """Arithmetic of convolutions."""
+
+
+class RND:
+    """Satisfies RewardModel. Observations (T, N, ...) of a Box."""
+
+    when: Literal["collect"] = "collect"
+
+    def __init__(self, spaces: Spaces, config: RNDConfig, device: torch.device) -> None:
+        if not isinstance(spaces.observation, Box):
+            raise UsageError(f"reward=rnd reads arrays, this env gives {spaces.observation}")
+        self.config, self.every, self.batch_size = config, config.every, config.batch_size
+        make = (spaces.observation, config.features, config.hidden, config.precision, device)
+        self.random, self.predictor = value_network(*make).requires_grad_(False), value_network(*make)
+        self.optimiser = Adam(self.predictor.parameters(), config.lr)
+        self.images = len(spaces.observation.shape) == 3
+        shape = () if self.images else spaces.observation.shape
+        self.moments = {"mean": torch.zeros(shape, device=device), "square": torch.ones(shape, device=device)}
+        self.error = torch.ones((), device=device)
+        """Running mean of squared prediction errors."""
+
+    def reward(self, rows: Batch, learner: Any) -> Tensor:
+        """Env's reward plus the bonus of the observation that each row leads to, (T, N)."""
+        obs = rows["next_obs"].flatten(0, 1)
+        bonus = self.errors(obs).view(rows["reward"].shape) / self.error.sqrt().clamp_min(1e-6)
+        return self.config.env_scale * rows["reward"] + self.config.scale * bonus
+
+    def update(self, rows: Batch) -> dict[str, Tensor]:
+        """One minibatch (1, B, ...): the predictor learns the random network's outputs."""
+        obs = rows["next_obs"].flatten(0, 1)
+        if not self.images:
+            values = obs.float()
+            self.moments["mean"].lerp_(values.mean(0), 0.01)
+            self.moments["square"].lerp_(values.square().mean(0), 0.01)
+        errors = self.errors(obs)
+        loss = (errors * rows["weight"].flatten()).mean()
+        optimise(self.optimiser, loss, 10.0)
+        self.error.lerp_(errors.detach().square().mean(), 0.01)
+        return {"loss_rnd": loss.detach()}
+
+    def errors(self, obs: Tensor) -> Tensor:
+        """Mean squared error (B,) of the predictor; vectors are scaled to deviation 1 and cut at 5."""
+        if not self.images:
+            variance = (self.moments["square"] - self.moments["mean"].square()).clamp_min(1e-8)
+            obs = ((obs - self.moments["mean"]) * variance.rsqrt()).clamp(-5, 5)
+        return (self.predictor(obs) - self.random(obs)).square().mean(-1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both networks, the optimiser and the scales."""
+        networks = {"random": self.random.state_dict(), "predictor": self.predictor.state_dict()}
+        return {**networks, "optimiser": self.optimiser.state_dict(), "moments": self.moments, "error": self.error}
+
+    def load_state_dict(self, tree: dict[str, Any]) -> None:
+        """Copy a saved state in."""
+        for name in ("random", "predictor", "optimiser"):
+            getattr(self, name).load_state_dict(tree[name])
+        for name, value in self.moments.items():
+            value.copy_(tree["moments"][name])
+        self.error.copy_(tree["error"])
+
+
+@hookimpl
+def rlgan_specs() -> Iterable[RewardSpec]:
+    """Random network distillation."""
+    yield RewardSpec("rnd", RND, RNDConfig, "curiosity: a bonus for unfamiliar observations", tags=("exploration",))

@@ -1,0 +1,140 @@
+"""From a resolved run to its parts: device, threads, env, agent, generator, reward model."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from gymnasium.spaces import Box, Space
+
+from rlgan import config
+from rlgan.core import seeding
+from rlgan.core.host import HostVecEnv
+from rlgan.core.protocols import DataSet, Spaces
+from rlgan.core.vec import VecEnv, check_rows
+from rlgan.core.watchdog import Watchdog
+from rlgan.errors import EnvError, RlganError, UsageError
+from rlgan.registry import Registry
+from rlgan.runconfig import Run
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's mallopt."""
+
+
+def build_env(run: Run, copies: int, device: torch.device, seed: int, barrier: int, render: bool = False) -> Any:
+    """Make the env of a run with its rows on the device."""
+    part, c = run.world, run.config
+    spec = part.spec
+    resume = f"rlgan resume {c.dir or 'last'}"
+    if spec.host:
+        return HostVecEnv(
+            lambda n: _make(c.env, spec.factory, part.config, part.argument, n, render),
+            copies,
+            device,
+            groups=c.groups if barrier else 1,
+            seed=seed,
+            barrier=barrier,
+            timeout=c.timeout,
+            name=c.env,
+            resume=resume,
+        )
+    watchdog = Watchdog(c.timeout, c.env, resume)
+    watchdog.start()
+    try:
+        with watchdog:
+            env = _make(c.env, spec.factory, part.config, device, torch.float32)
+            with seeding.fork(seed, device):
+                check_rows(env, copies, device, c.env)
+            return VecEnv(env, copies, device, name=c.env, watchdog=watchdog)
+    except Exception:
+        watchdog.close()
+        raise
+
+
+def build_agent(run: Run, env: Any, device: torch.device) -> Any:
+    """Make the agent for the env's spaces, or say who could act there."""
+    part = run.learner
+    observation, action = env.single_observation_space, env.single_action_space
+    reason = part.spec.refuses(observation, action)
+    if reason:
+        able = config.agents_that_can(Registry(), observation, action)
+        others = f"these can act there: {', '.join(able)}" if able else "no installed agent can act there"
+        raise UsageError(f"agent={part.name} cannot act in env={run.world.name}: {reason}; {others}")
+    return part.spec.factory(spaces(run, env), part.config, device)
+
+
+def build_reward(run: Run, env: Any, device: torch.device) -> Any:
+    """Make the reward model, or None where the env's own reward is learned from."""
+    if "reward" not in run.parts:
+        return None
+    part = run.parts["reward"]
+    return part.spec.factory(spaces(run, env), part.config, device)
+
+
+def build_data(run: Run) -> DataSet:
+    """Load the data set of a generator's run."""
+    return run.world.spec.factory(run.world.config)
+
+
+def build_generator(run: Run, data: DataSet, device: torch.device) -> Any:
+    """Make the generator for the data set."""
+    return run.learner.spec.factory(data, run.learner.config, device)
+
+
+def spaces(run: Run, env: Any) -> Spaces:
+    """What an agent or a reward model is told of the run."""
+    return Spaces(env.single_observation_space, env.single_action_space, run.config.steps, env.stack, run.world.name)
+
+
+def pick_device(name: str) -> torch.device:
+    """Resolve ``auto`` and refuse a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise UsageError(f"device={name}: this machine has {count} CUDA devices; write device=cpu or device=auto")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def set_threads(asked: int, observation: Space | None) -> int:
+    """Generators take all cores. Images are worth half of them, for vectors one thread is faster than two's barriers.
+
+    Threads that wait for each other slow down by ten and more when anything else wants their cores; so emulators, and
+    whatever the user does meanwhile, get the other half.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if observation is None:
+        threads = cores
+    else:
+        threads = max(cores // 2, 1) if isinstance(observation, Box) and len(observation.shape) == 3 else 1
+    threads = asked or threads
+    torch.set_num_threads(threads)
+    return threads
+
+
+def settle_processor() -> None:
+    """Set what every run on a processor gains from and no result depends on."""
+    # moments of dead units decay into denormal numbers, which processors multiply a hundred times slower
+    torch.set_flush_denormal(True)
+    # glibc gives freed blocks above 128 KiB back to the system and takes a page fault for each 4 KiB of the next one:
+    # a third of a NatureCNN update. Blocks of up to 32 MiB, the most it allows, are kept from here on.
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _make(name: str, factory: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return factory(*arguments)
+    except RlganError:
+        raise
+    except Exception as error:
+        raise EnvError(f"env {name} raised {type(error).__name__} when it was made: {error}") from error
