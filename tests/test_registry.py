@@ -231,7 +231,8 @@ def test_unreadable_entry_points_and_unknown_groups_are_reported(install: Instal
     reasons = {e.distribution: e.reason for e in known.all()}
     assert reasons["fake-torn"].startswith("its entry_points.txt cannot be read: ")
     assert reasons["fake-odd"] == (
-        "its group rlgan.agent is none of rlgan.agents, rlgan.envs, rlgan.generators, rlgan.data, rlgan.rewards, rlgan.hooks"
+        "its group rlgan.agent is none of rlgan.agents, rlgan.envs, rlgan.generators, rlgan.data, rlgan.rewards, "
+        "rlgan.hooks"
     )
 
 
