@@ -25,6 +25,7 @@ from rlgan.core.trainer import Interrupted, Intervals, Output, Trainer
 from rlgan.core.vec import VecEnv, check_rows
 from rlgan.core.watchdog import Watchdog
 from rlgan.errors import EnvError, NonFiniteError, RlganError, UsageError
+from rlgan.nn.torsos import BOARD
 from rlgan.registry import Registry
 from rlgan.report import curve, record
 from rlgan.report.trackers import Trackers
@@ -295,13 +296,13 @@ def pick_device(name: str) -> torch.device:
 
 
 def _set_threads(asked: int, env: Any) -> int:
-    """Images are worth half of the cores, for vectors one thread is faster than the barriers of two.
+    """Images are worth half of the cores, for vectors and boards one thread is faster than the barriers of two.
 
     Threads that wait for each other slow down by ten and more when anything else wants their cores; so emulators, and
     whatever the user does meanwhile, get the other half.
     """
     space = env.single_observation_space
-    image = isinstance(space, Box) and len(space.shape) == 3
+    image = isinstance(space, Box) and len(space.shape) == 3 and max(space.shape[1:]) > BOARD
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = asked or (max(cores // 2, 1) if image else 1)
     torch.set_num_threads(threads)
