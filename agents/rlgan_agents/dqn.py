@@ -244,7 +244,7 @@ def rlgan_specs() -> Iterable[AgentSpec]:
         presets=(
             Preset("cartpole", "cartpole", CARTPOLE, True, "expect 475 or more of 500 at the end, in about 20 seconds"),
             Preset("cartpole-zoo", "cartpole", CARTPOLE_ZOO, False, "the settings of RL-Zoo, for comparisons of speed"),
-            Preset("bricks", "bricks", BRICKS, True, "random play scores 0.4; expect 10 bricks a game by 30k steps"),
+            Preset("bricks", "bricks", BRICKS, True, "random play scores 0.4; expect 10 bricks a game by 40k steps"),
             Preset(
                 "breakout-1m",
                 "breakout",
