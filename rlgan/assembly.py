@@ -18,6 +18,7 @@ from rlgan.core.protocols import DataSet, Spaces
 from rlgan.core.vec import VecEnv, check_rows
 from rlgan.core.watchdog import Watchdog
 from rlgan.errors import EnvError, RlganError, UsageError
+from rlgan.nn.torsos import BOARD
 from rlgan.registry import Registry
 from rlgan.runconfig import Run
 
@@ -104,7 +105,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def set_threads(asked: int, observation: Space | None) -> int:
-    """Generators take all cores. Images are worth half of them, for vectors one thread is faster than two's barriers.
+    """Generators take all cores, images half of them; for vectors and boards one thread beats the barriers of two.
 
     Threads that wait for each other slow down by ten and more when anything else wants their cores; so emulators, and
     whatever the user does meanwhile, get the other half.
@@ -113,7 +114,8 @@ def set_threads(asked: int, observation: Space | None) -> int:
     if observation is None:
         threads = cores
     else:
-        threads = max(cores // 2, 1) if isinstance(observation, Box) and len(observation.shape) == 3 else 1
+        image = isinstance(observation, Box) and len(observation.shape) == 3 and max(observation.shape[1:]) > BOARD
+        threads = max(cores // 2, 1) if image else 1
     threads = asked or threads
     torch.set_num_threads(threads)
     return threads

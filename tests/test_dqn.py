@@ -9,7 +9,8 @@ from torch import nn
 from rlgan.core.optimise import Adam, optimise
 from rlgan.core.protocols import Spaces
 from rlgan.core.schedule import linear
-from rlgan.nn.torsos import NatureCNN
+from rlgan.errors import UsageError
+from rlgan.nn.torsos import MLP, NatureCNN, PlanesCNN, value_network
 from rlgan_agents.dqn import DQN, DQNConfig, refuses, td_loss
 
 CPU = torch.device("cpu")
@@ -139,6 +140,45 @@ def test_nature_cnn_divides_by_255_once():
     h = f.relu(net.conv3(f.relu(net.conv2(h)))).flatten(1)
     assert (net(x) - net.out(f.relu(net.hidden(h)))).abs().max() < 1e-5
     assert sum(p.numel() for p in net.parameters()) == 1_687_206
+
+
+def test_planes_cnn_sees_every_3_by_3_cells():
+    net = PlanesCNN((2, 4, 5), 1)
+    for p in net.parameters():
+        nn.init.zeros_(p)
+    with torch.no_grad():
+        net.conv.weight[0] = 1.0  # channel 0: the sum of the cells seen, minus 3
+        net.conv.bias[0] = -3.0
+        net.hidden.weight[0, :6] = 1.0  # unit 0: the sum of channel 0 over its 2 x 3 places
+        net.out.weight[0, 0] = 0.5
+        net.out.bias[0] = 0.25
+    x = torch.zeros(2, 2, 4, 5, dtype=torch.uint8)
+    x[0] = 1  # 18 - 3 at each of 6 places
+    x[1, 0, :, 4] = 1  # the last column: 3 - 3 = 0 at its two places
+    x[1, 1, 0, 2:] = 1  # sees 1, 2, 3 from the top row, in the last place 3 + 3 - 3 = 3
+    assert net(x)[:, 0].tolist() == [0.5 * 90 + 0.25, 0.5 * 3 + 0.25]
+    assert sum(p.numel() for p in PlanesCNN((4, 10, 10), 3).parameters()) == 592 + 131_200 + 387
+
+
+def test_planes_of_bytes_are_brought_to_one():
+    torch.manual_seed(0)
+    board = Box(0, 1, (4, 10, 10), np.uint8)
+    plain, scaled = (value_network(s, 3, (), "auto", CPU) for s in (board, Box(0, 255, (4, 10, 10), np.uint8)))
+    scaled.load_state_dict(plain.state_dict())
+    x = torch.randint(2, (8, 4, 10, 10), dtype=torch.uint8)
+    assert torch.allclose(plain(x), scaled(255 * x), atol=1e-5)
+
+
+def test_the_network_follows_the_observation():
+    def chosen(*shape):
+        return type(value_network(Box(0, 1, shape, np.float32), 3, (16,), "float32", CPU))
+
+    assert chosen(4, 84, 84) is NatureCNN
+    assert chosen(4, 10, 10) is chosen(1, 3, 24) is PlanesCNN
+    assert chosen(7) is chosen(10, 10) is MLP
+    for shape in ((3, 64, 64), (4, 2, 10), (3, 25, 10)):
+        with pytest.raises(UsageError, match=rf"3 to 24 cells a side .* this env gives \({shape[0]}, {shape[1]}"):
+            chosen(*shape)
 
 
 def test_bfloat16_gradients_point_the_same_way():

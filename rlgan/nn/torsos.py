@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 from rlgan.errors import UsageError
 
 Precision = Literal["auto", "float32", "bfloat16"]
+BOARD = 24
+"""Most cells a side of a board: beyond, a network without strides is large and slow."""
 
 
 class MLP(nn.Module):
@@ -62,6 +65,31 @@ class NatureCNN(nn.Module):
             return self.out(x).float()
 
 
+class PlanesCNN(nn.Module):
+    """A network for boards of few cells: one 3 x 3 convolution of 16 channels and 128 units.
+
+    The size that Young & Tian (2019), *MinAtar*, use on 10 x 10 cells. (B, C, H, W) to (B, outputs), in float32.
+
+    Args:
+        shape: (C, H, W) of an observation, H and W at least 3.
+        outputs: How many numbers come out.
+        scale: Factor that brings observations to about 1; folded into the first layer's weights.
+    """
+
+    def __init__(self, shape: Sequence[int], outputs: int, scale: float = 1.0) -> None:
+        super().__init__()
+        planes, height, width = shape
+        self.scale = scale
+        self.conv = nn.Conv2d(planes, 16, 3)
+        self.hidden = nn.Linear(16 * (height - 2) * (width - 2), 128)
+        self.out = nn.Linear(128, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve every 3 x 3 cells, then mix the whole board."""
+        x = F.relu(F.conv2d(x.float(), self.conv.weight * self.scale, self.conv.bias))
+        return self.out(F.relu(self.hidden(x.flatten(1))))
+
+
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """Resolve ``auto``: bfloat16 where the processor multiplies it natively, float32 elsewhere."""
     if precision == "auto":
@@ -76,11 +104,23 @@ def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 def value_network(
     space: Space, outputs: int, hidden: Sequence[int], precision: Precision, device: torch.device
 ) -> nn.Module:
-    """Choose the network by the observation: NatureCNN for stacked 84x84 frames, an MLP for vectors."""
+    """Choose by the observation: NatureCNN for stacked 84x84 frames, PlanesCNN for boards, an MLP for vectors.
+
+    Raises:
+        UsageError: Images of other sizes, and spaces that are no Box.
+    """
     if isinstance(space, Box) and len(space.shape) == 3:
-        if space.shape[1:] != (84, 84):
-            raise UsageError(f"images must be (frames, 84, 84) for NatureCNN, this env gives {space.shape}")
-        return NatureCNN(space.shape[0], outputs, compute_dtype(precision, device)).to(device)
+        sides = space.shape[1:]
+        if sides == (84, 84):
+            return NatureCNN(space.shape[0], outputs, compute_dtype(precision, device)).to(device)
+        if all(3 <= side <= BOARD for side in sides):
+            bound = float(max(abs(space.low.min()), abs(space.high.max())))
+            scale = 1 / bound if 0 < bound < math.inf else 1.0
+            return PlanesCNN(space.shape, outputs, scale).to(device)
+        raise UsageError(
+            f"images must be (frames, 84, 84) for NatureCNN or (planes, H, W) with 3 to {BOARD} cells a side for "
+            f"PlanesCNN, this env gives {space.shape}: resize them in the env"
+        )
     if isinstance(space, Box):
         return MLP(int(torch.tensor(space.shape).prod()), hidden, outputs).to(device)
     raise UsageError(f"no network for observations of {space}; write an env whose observations are a Box")
