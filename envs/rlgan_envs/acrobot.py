@@ -103,7 +103,7 @@ class Acrobot:
 
 
 def derivative(x: Tensor, torque: Tensor) -> Tensor:
-    """Time derivative (n, 4) of ``x`` under ``torque`` (n,): Sutton & Barto (2018), section 11.3 of the first edition.
+    """Time derivative (n, 4) of ``x`` under ``torque`` (n,): Sutton & Barto (1998), section 11.3.
 
     Both links have mass 1 kg, which is left out, and the same length, centre of mass and moment of inertia.
     """
