@@ -189,6 +189,19 @@ CARTPOLE_ZOO = {
     "agent.epsilon_steps": 8_000,
     "agent.hidden": (256, 256),
 }
+ACROBOT = {
+    "steps": 50_000,
+    "copies": 16,
+    "agent.lr": 1e-3,
+    "agent.lr_end": 0.0,
+    "agent.train_every": 16,
+    "agent.updates": 8,
+    "agent.sync_every": 1,
+    "agent.tau": 0.01,
+    "agent.epsilon_steps": 5_000,
+    "agent.double": True,
+    "agent.hidden": (64, 64),
+}
 ATARI = {
     "copies": 16,
     "agent.lr": 1e-4,
@@ -230,6 +243,9 @@ def rlgan_specs() -> Iterable[AgentSpec]:
         presets=(
             Preset("cartpole", "cartpole", CARTPOLE, True, "expect 475 or more of 500 at the end, in about 20 seconds"),
             Preset("cartpole-zoo", "cartpole", CARTPOLE_ZOO, False, "the settings of RL-Zoo, for comparisons of speed"),
+            Preset(
+                "acrobot", "acrobot", ACROBOT, True, "random play scores -499; expect -90 or more, in about a minute"
+            ),
             Preset(
                 "breakout-1m",
                 "breakout",
