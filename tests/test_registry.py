@@ -245,4 +245,10 @@ def test_a_plugin_that_prints_does_not_spoil_stdout(install: Install, capsys: py
 
 def test_every_built_in_is_found() -> None:
     entries = {(entry.kind, entry.name) for entry in discover() if entry.distribution == "rlgan"}
-    assert {("agents", "dqn"), ("envs", "cartpole"), ("envs", "breakout"), ("envs", "gym")} <= entries
+    assert {
+        ("agents", "dqn"),
+        ("envs", "cartpole"),
+        ("envs", "mountaincar-continuous"),
+        ("envs", "breakout"),
+        ("envs", "gym"),
+    } <= entries

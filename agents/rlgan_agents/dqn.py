@@ -203,6 +203,19 @@ BRICKS = {
     "agent.n_step": 3,
     "agent.double": True,
 }
+ACROBOT = {
+    "steps": 50_000,
+    "copies": 16,
+    "agent.lr": 1e-3,
+    "agent.lr_end": 0.0,
+    "agent.train_every": 16,
+    "agent.updates": 8,
+    "agent.sync_every": 1,
+    "agent.tau": 0.01,
+    "agent.epsilon_steps": 5_000,
+    "agent.double": True,
+    "agent.hidden": (64, 64),
+}
 ATARI = {
     "copies": 16,
     "agent.lr": 1e-4,
@@ -245,6 +258,9 @@ def rlgan_specs() -> Iterable[AgentSpec]:
             Preset("cartpole", "cartpole", CARTPOLE, True, "expect 475 or more of 500 at the end, in about 20 seconds"),
             Preset("cartpole-zoo", "cartpole", CARTPOLE_ZOO, False, "the settings of RL-Zoo, for comparisons of speed"),
             Preset("bricks", "bricks", BRICKS, True, "random play scores 0.4; expect 10 bricks a game by 40k steps"),
+            Preset(
+                "acrobot", "acrobot", ACROBOT, True, "random play scores -499; expect -92 to -79, in one or two minutes"
+            ),
             Preset(
                 "breakout-1m",
                 "breakout",
