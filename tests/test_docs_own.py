@@ -28,7 +28,9 @@ def script(page: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(540)
-@pytest.mark.parametrize(("page", "last"), [("own-env.md", r"^  house +take an offer"), ("own-agent.md", r"^return_mean: 0\.[4-9]")])
+@pytest.mark.parametrize(
+    ("page", "last"), [("own-env.md", r"^  house +take an offer"), ("own-agent.md", r"^return_mean: 0\.[4-9]")]
+)
 def test_every_block_runs(tmp_path: Path, page: str, last: str) -> None:
     done = FreshVenv(tmp_path / "venv").run(script(page), tmp_path)
     assert done.returncode == 0, printed(done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from rlgan.cli import scaffold
 from rlgan.discovery import Entry
 from rlgan.errors import UsageError
 from rlgan.registry import Registry
+from rlgan.testing.plugins import check
 
+pytest_plugins = ["rlgan.testing.fixtures"]
 TEMPLATE = Path(__file__).parent.parent / "plugins" / "rlgan_template"
 NONE = Registry([])
 
@@ -145,3 +148,23 @@ def test_both_are_installed_beside_a_broken_plugin_and_learn(tmp_path: Path) -> 
     assert status["torn"]["reason"] == "ModuleNotFoundError: No module named 'a_module_that_is_nowhere'"
     assert status["torn"]["distribution"] == "rlgan-torn"
     assert status["corner_shop"]["status"] == status["my_critic"]["status"] == "ok"
+
+
+EXAMPLE = re.compile(r"^```python\n(\"\"\".*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def test_the_examples_of_the_contract_pass_the_checks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rlgan_registry: Callable[..., Registry]
+) -> None:
+    page = (TEMPLATE.parent.parent / "docs" / "plugins.md").read_text(encoding="utf-8")
+    sources = EXAMPLE.findall(page)
+    names = ["corridor", "linear-q", "csv"]
+    assert len(sources) == 3
+    for i, source in enumerate(sources):
+        (tmp_path / f"documented_{i}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = rlgan_registry(*(f"documented_{i}" for i in range(3)))
+    assert [entry.name for entry in registry.all()] == ["linear-q", "corridor", "csv"]
+    for kind, name in zip(("envs", "agents"), names, strict=False):
+        results = list(check(kind, name, registry))
+        assert [r for r in results if r.status != "ok"] == []

@@ -348,6 +348,13 @@ def test_settings_come_from_the_annotation_or_are_asked_for() -> None:
     check_env(Walk)
     with pytest.raises(UsageError, match="does not say what its settings are: annotate its config, or give config="):
         check_env(lambda config, device, dtype: Walk(config, device, dtype))
+
+    @dataclass(frozen=True)
+    class Needy:
+        size: int
+
+    with pytest.raises(UsageError, match=r"^the settings have no defaults to check with \(.*'size'\): give config="):
+        check_env(EnvSpec("walk", Walk, Needy, "a walk"))
     spec = EnvSpec("walk", Counts, WalkConfig, "a walk")
     with pytest.raises(ConformanceError, match=r"^env walk gives another value of the reward"):
         check_env(spec)

@@ -91,10 +91,10 @@ def agent_checks(what: Any, config: Any = None, device: str = "cpu", registry: R
     if isinstance(what, AgentSpec):
         pairs = tuple(pair for pair in PAIRS if what.refuses(*pair) is None)
         name, factory, samples = what.name, what.factory, SAMPLES_IN_EVALUATION in what.tags
-        settings = what.config() if config is None else config
     else:
         name, factory, samples = getattr(what, "__name__", type(what).__name__), what, False
-        pairs, settings = PAIRS[:1], config_for(what, config)
+        pairs = PAIRS[:1]
+    settings = config_for(what, config)
     return bind(CHECKS, AgentSubject(f"agent {name}", factory, settings, torch.device(device), pairs, samples))
 
 

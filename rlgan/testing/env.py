@@ -63,7 +63,7 @@ def env_checks(what: Any, config: Any = None, device: str = "cpu", registry: Reg
     else:
         name = getattr(what, "__name__", type(what).__name__)
     factory = what.factory if isinstance(what, EnvSpec) else what
-    settings = what.config() if isinstance(what, EnvSpec) and config is None else config_for(factory, config)
+    settings = config_for(what, config)
     who = f"env {name}"
     if isinstance(what, EnvSpec) and what.host:
         return vec_checks(partial(_host, what, settings, argument, name, where), who, where)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rlgan.core import seeding
 from rlgan.errors import ConformanceError, RlganError, UsageError
+from rlgan.specs import AgentSpec, EnvSpec
 
 
 @dataclass(frozen=True)
@@ -83,16 +84,25 @@ def results(checks: Sequence[Check]) -> Iterator[Result]:
             yield Result(check.name, "ok")
 
 
-def config_for(factory: Callable[..., Any], config: Any) -> Any:
-    """The given settings, or the defaults of the class with which the factory annotates its ``config``."""
+def config_for(factory: Callable[..., Any] | AgentSpec | EnvSpec, config: Any) -> Any:
+    """The given settings, or the defaults of those of a spec, or of the class that annotates a factory's ``config``."""
     if config is not None:
         return config
+    if isinstance(factory, AgentSpec | EnvSpec):
+        return _defaults(factory.config)
     target = factory.__init__ if inspect.isclass(factory) else factory
     cls = typing.get_type_hints(target).get("config")
     if cls is None:
         name = getattr(factory, "__name__", repr(factory))
         raise UsageError(f"{name} does not say what its settings are: annotate its config, or give config=SETTINGS.")
-    return cls()
+    return _defaults(cls)
+
+
+def _defaults(cls: type) -> Any:
+    try:
+        return cls()
+    except TypeError as error:
+        raise UsageError(f"the settings have no defaults to check with ({error}): give config=SETTINGS.") from error
 
 
 def leaves(value: Any, name: str) -> dict[str, Tensor]:
