@@ -85,7 +85,7 @@ def results(checks: Sequence[Check]) -> Iterator[Result]:
 
 
 def config_for(factory: Callable[..., Any] | AgentSpec | EnvSpec, config: Any) -> Any:
-    """The given settings, or the defaults of those of a spec, or of the class that annotates a factory's ``config``."""
+    """The given settings; else the defaults of a spec's, or of the class that annotates a factory's ``config``."""
     if config is not None:
         return config
     if isinstance(factory, AgentSpec | EnvSpec):
