@@ -21,6 +21,10 @@ class PluginError(RlganError):
     exit_code = 3
 
 
+class ConformanceError(PluginError, AssertionError):
+    """A plugin breaks the contract: what `rlgan.testing` found, as one sentence."""
+
+
 class EnvError(RlganError):
     """An environment raised, hung, or broke its contract."""
 

@@ -115,6 +115,28 @@ class Registry:
             raise UsageError(f"env '{name}' takes nothing after a colon: write env={name}.")
         return spec, argument
 
+    def locate(self, text: str) -> tuple[str, str]:
+        """The kind and name of ``envs.cartpole``, or of ``cartpole`` where one kind alone has that name.
+
+        Raises:
+            UsageError: no kind has the name, or more than one.
+        """
+        kind, dot, name = text.partition(".")
+        if dot and kind in KINDS:
+            self.find(kind, name.partition(":")[0])
+            return kind, name
+        plain = text.partition(":")[0]
+        kinds = sorted({entry.kind for entry in self._entries if entry.name == plain and entry.kind in KINDS})
+        if len(kinds) == 1:
+            self.find(kinds[0], plain)
+            return kinds[0], text
+        if kinds:
+            raise UsageError(f"'{text}' names several plugins: write {' or '.join(f'{k}.{text}' for k in kinds)}.")
+        known = [entry.name for entry in self._entries if entry.status == "installed"]
+        guess = nearest(plain, known)
+        hint = f": did you mean '{guess}'?" if guess else "."
+        raise UsageError(f"no plugin is named '{text}'{hint} See `rlgan list`.")
+
     def doctor(self, kind: str | None = None) -> list[Diagnosis]:
         """Import every plugin (of one kind), each on its own, and say how each is."""
         results = []

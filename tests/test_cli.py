@@ -332,3 +332,61 @@ def test_completion_in_a_real_bash(tmp_path: Path, typed: str, offered: list[str
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, env=environment, check=True)
     assert set(offered) <= set(done.stdout.split())
     assert len(offered) > 1 or done.stdout.split() == offered
+
+
+def test_plugins_check(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plugins", "check", "cartpole"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "shapes        ok" and lines[-1] == "11 checks, 0 failed"
+    assert cli.main(["plugins", "check", "agents.dqn", "--json"]) == 0
+    tree = json.loads(capsys.readouterr().out)
+    assert tree["plugin"] == "agents.dqn"
+    assert tree["checks"][0] == {"check": "actions", "status": "ok", "reason": ""}
+
+
+CHECKED = """
+import torch
+from gymnasium.spaces import Box, Discrete
+from rlgan import EnvSpec, NoConfig, hookimpl
+from rlgan_envs.cartpole import CartPole, CartPoleConfig
+
+class Late(CartPole):
+    def step(self, state, action, rng):
+        if action.any():
+            action = action * 1
+        return super().step(state, action, rng)
+
+class Wide(CartPole):
+    def observe(self, state):
+        return state["x"].double()
+
+@hookimpl
+def rlgan_specs():
+    yield EnvSpec("late", Late, CartPoleConfig, "reads back")
+    yield EnvSpec("wide", Wide, CartPoleConfig, "of the wrong dtype")
+"""
+
+
+def test_plugins_check_of_what_fails(
+    fake: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "checked_envs.py").write_text(CHECKED)
+    monkeypatch.syspath_prepend(tmp_path)
+    fake["entries"] += [Entry(name, "envs", "fake", "1", "checked_envs") for name in ("late", "wide")]
+    fake["entries"] += [Entry("game", "agents", "fake", "1", "fake_specs"), Entry("csv", "hooks", "fake", "1", "x")]
+    assert cli.main(["plugins", "check", "envs.late"]) == 3
+    failed = [line for line in capsys.readouterr().out.splitlines() if " failed " in line]
+    assert len(failed) == 1 and failed[0].startswith("host reads    failed  env late reads tensors back in step")
+    assert "`if tensor` at checked_envs.py:9 (if action.any():)" in failed[0]
+    assert cli.main(["plugins", "check", "wide", "--json"]) == 3
+    rows = json.loads(capsys.readouterr().out)["checks"]
+    assert rows[0]["reason"].startswith("env wide returned the observation as float64")
+    assert [row["status"] for row in rows] == ["failed"] + ["not run"] * (len(rows) - 1)
+    for name in ("game", "lat", "hooks.csv", "envs.nothing"):
+        assert cli.main(["plugins", "check", name]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "rlgan: 'game' names several plugins: write agents.game or envs.game.",
+        "rlgan: no plugin is named 'lat': did you mean 'late'? See `rlgan list`.",
+        "rlgan: there are no checks for hooks: they exist for agents and envs.",
+        "rlgan: unknown env 'nothing'. Installed: game, late, wide.",
+    ]

@@ -69,3 +69,11 @@ def test_torch_and_the_peer_are_pinned() -> None:
     assert pins["torch"] == "2.13.0"
     assert pins["stable_baselines3"] == "2.9.2"
     assert not [name for name in pins if name.startswith(("nvidia", "torchvision", "triton"))]
+
+
+def test_templates_are_package_data(wheel: zipfile.ZipFile) -> None:
+    names = {name for name in wheel.namelist() if name.startswith("rlgan_template/")}
+    folder = ROOT / "plugins"
+    files = {path for path in (folder / "rlgan_template").rglob("*") if path.is_file()}
+    assert names == {str(path.relative_to(folder)) for path in files if "__pycache__" not in path.parts}
+    assert {f"rlgan_template/{kind}/pyproject.toml" for kind in ("agent", "env")} <= names

@@ -181,6 +181,36 @@ def doctor(as_json: bool) -> int:
     return PluginError.exit_code if any(r.entry.status in ("broken", "duplicate") for r in results) else 0
 
 
+@plugins.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def check(name: str, as_json: bool) -> int:
+    """Run the conformance checks of a plugin: rlgan plugins check [KIND.]NAME; exit 3 if one fails.
+
+    \b
+    rlgan plugins check dqn
+    rlgan plugins check envs.cartpole
+    rlgan plugins check gym:CartPole-v1
+    """
+    kind, plugin = _registry().locate(name)
+    from rlgan.testing import plugins as conformance
+
+    results = list(conformance.check(kind, plugin, _registry()))
+    click.echo(show.checks_json(f"{kind}.{plugin}", results) if as_json else show.checks(results))
+    return PluginError.exit_code if any(r.status == "failed" for r in results) else 0
+
+
+@plugins.command()
+@click.argument("name")
+@click.option("--kind", type=click.Choice(["agent", "env"]), required=True, help="What the package offers.")
+def new(name: str, kind: str) -> None:
+    """Write a complete package of an env or an agent to start from: rlgan plugins new NAME --kind env."""
+    from rlgan.cli import scaffold
+
+    folder = scaffold.write(name, kind, Path(), _registry())
+    click.echo(f"{folder} is a package of a working {kind}. Next:\n{scaffold.next_steps(folder, name, kind)}")
+
+
 def find_run(text: str, root: Path = Path("runs")) -> Path:
     """The run directory that is named; ``last`` = the newest under ``root``, by its config.yaml."""
     if text == "last":

@@ -14,6 +14,7 @@ from rlgan.discovery import KINDS, Entry
 if TYPE_CHECKING:
     from rlgan.config import Draft, Run
     from rlgan.registry import Diagnosis
+    from rlgan.testing.kit import Result
 
 Identity = tuple[str, str, str]
 Diagnoses = Mapping[Identity, "Diagnosis"]
@@ -97,6 +98,17 @@ def doctor_json(results: Sequence[Diagnosis]) -> str:
         for r in results
     ]
     return json.dumps({"plugins": rows})
+
+
+def checks(results: Sequence[Result]) -> str:
+    """One line for each check, and a verdict."""
+    failed = sum(r.status == "failed" for r in results)
+    return f"{table([[r.check, r.status, r.reason] for r in results])}\n{len(results)} checks, {failed} failed"
+
+
+def checks_json(plugin: str, results: Sequence[Result]) -> str:
+    """The same as one JSON object."""
+    return json.dumps({"plugin": plugin, "checks": [dataclasses.asdict(r) for r in results]})
 
 
 def resolved(runs: Sequence[Run]) -> str:

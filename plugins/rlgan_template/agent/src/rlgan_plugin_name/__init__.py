@@ -1,0 +1,1 @@
+"""plugin_name, an agent for rlgan."""

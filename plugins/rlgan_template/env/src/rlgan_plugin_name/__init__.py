@@ -1,0 +1,1 @@
+"""plugin_name, an env for rlgan."""

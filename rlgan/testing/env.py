@@ -1,0 +1,276 @@
+"""Checks of an env: pure, batched, random by its generator alone, and without the work of VecEnv."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from rlgan.core import seeding
+from rlgan.core.host import HostVecEnv
+from rlgan.core.vec import VecEnv, check_rows
+from rlgan.errors import ConformanceError
+from rlgan.registry import Registry
+from rlgan.specs import EnvSpec
+from rlgan.testing.detect import GlobalDraws, HostReads, SeparateDraws
+from rlgan.testing.kit import Check, about, bind, config_for, first_difference, leaves, run_all, snapshot
+from rlgan.testing.spaces import outside, sample
+from rlgan.testing.vec import vec_checks
+
+N = 16
+"""Copies."""
+LIMIT = 20
+"""Rows after which the VecEnv of the checks truncates, so that many episodes end."""
+HOST_COPIES, HOST_BARRIER, HOST_TIMEOUT = 2, 10_000, 60.0
+
+
+@dataclass(frozen=True)
+class EnvSubject:
+    """A device env under test."""
+
+    who: str
+    make: Callable[[], Any]
+    device: torch.device
+    limited: Callable[[int], Any] | None
+    """Makes the env with another ``max_steps``, where its settings have one."""
+
+
+def check_env(what: Any, config: Any = None, device: str = "cpu") -> None:
+    """Check an env: a name (``shop``, ``gym:CartPole-v1``), an EnvSpec, or ``factory(config, device, dtype)``.
+
+    Without ``config`` the defaults of its settings are taken.
+
+    Raises:
+        ConformanceError: the first fault.
+    """
+    run_all(env_checks(what, config, device))
+
+
+def env_checks(what: Any, config: Any = None, device: str = "cpu", registry: Registry | None = None) -> list[Check]:
+    """The checks of `check_env`, to be run one by one."""
+    where, argument = torch.device(device), ""
+    if isinstance(what, str):
+        name = what
+        what, argument = (registry or Registry()).get_env(what)
+    elif isinstance(what, EnvSpec):
+        name = what.name
+    else:
+        name = getattr(what, "__name__", type(what).__name__)
+    factory = what.factory if isinstance(what, EnvSpec) else what
+    settings = config_for(what, config)
+    who = f"env {name}"
+    if isinstance(what, EnvSpec) and what.host:
+        return vec_checks(partial(_host, what, settings, argument, name, where), who, where)
+    make = partial(factory, settings, where, torch.float32)
+    limited = None
+    if any(field.name == "max_steps" for field in dataclasses.fields(cast(Any, settings))):
+        limited = lambda steps: factory(dataclasses.replace(settings, max_steps=steps), where, torch.float32)  # noqa: E731
+    return bind(CHECKS, EnvSubject(who, make, where, limited)) + vec_checks(partial(_vec, make, where), who, where)
+
+
+def _host(spec: EnvSpec, settings: Any, argument: str, name: str, device: torch.device) -> HostVecEnv:
+    def make(n: int) -> Any:
+        return spec.factory(settings, argument, n, False)
+
+    return HostVecEnv(make, HOST_COPIES, device, seed=0, barrier=HOST_BARRIER, timeout=HOST_TIMEOUT, name=name)
+
+
+def _vec(make: Callable[[], Any], device: torch.device) -> VecEnv:
+    vec = VecEnv(make(), N, device)
+    vec.max_steps = min(vec.max_steps, LIMIT)
+    return vec
+
+
+def shapes(s: EnvSubject) -> None:
+    """Shapes, dtypes and devices are those that the env declares."""
+    env = s.make()
+    check_rows(env, N, s.device, s.who.removeprefix("env "))
+    if not isinstance(env.max_steps, int) or env.max_steps < 1:
+        raise ConformanceError(f"{s.who} has max_steps={env.max_steps!r}; it must be a whole number of at least 1")
+
+
+def in_place(s: EnvSubject) -> None:
+    """What is given is left as it is, and what was returned is never overwritten."""
+    env = s.make()
+    state = _walk(env, s, seed=1)
+    action = sample(env.action_space, N, 5, s.device)
+    given = {**leaves(state, "the state"), "the action": action}
+    before = snapshot(given)
+    for what, call in (("observe", lambda: env.observe(state)), ("step", lambda: env.step(state, action, _rng(s, 2)))):
+        call()
+        if changed := first_difference(before, given):
+            raise ConformanceError(f"{s.who} changes {changed} in place in {what}: return new tensors instead")
+    earlier = {"reset": leaves(env.reset(N, _rng(s, 1)), "the state"), "step": _step(env, state, action, _rng(s, 2))}
+    kept = {what: snapshot(tensors) for what, tensors in earlier.items()}
+    _step(env, env.reset(N, _rng(s, 3)), sample(env.action_space, N, 6, s.device), _rng(s, 4))
+    for what, tensors in earlier.items():
+        if changed := first_difference(kept[what], tensors):
+            raise ConformanceError(
+                f"{s.who} overwrites {changed} that an earlier {what} returned: make new tensors in each call"
+            )
+
+
+def randomness(s: EnvSubject) -> None:
+    """Random numbers come from ``rng`` alone; the same generator gives the same start."""
+    env = s.make()
+    state = _walk(env, s, seed=1)
+    action = sample(env.action_space, N, 5, s.device)
+    calls = {"reset": lambda rng: env.reset(N, rng), "step": lambda rng: env.step(state, action, rng)}
+    for rng, torch_too in ((_rng(s, 2), True), (None, False)):
+        for what, call in calls.items():
+            with GlobalDraws(torch_too=torch_too) as draws:
+                call(rng)
+            if draws.used:
+                raise ConformanceError(
+                    f"{s.who} draws from {draws.used} in {what}: pass generator=rng to every random function of torch "
+                    "and use no other"
+                )
+    for given in ("the same seed in rng", "rng=None and the same default generator"):
+        starts = []
+        for _ in range(2):
+            seeding.seed_all(3)
+            rng = _rng(s, 3) if given.startswith("the same seed") else None
+            starts.append(leaves(env.reset(N, rng), "the state"))
+        if changed := first_difference(*starts):
+            raise ConformanceError(
+                f"{s.who} starts with another value of {changed} in two resets with {given}: "
+                "something beside rng decides, such as a generator or a counter of its own"
+            )
+
+
+def purity(s: EnvSubject) -> None:
+    """A step and an observation follow from the state, the action and rng alone: nothing is kept on self."""
+    env = s.make()
+    state = _walk(env, s, seed=1)
+    action = sample(env.action_space, N, 5, s.device)
+
+    def outcome(env: Any) -> dict[str, Tensor]:
+        copied = {name: value.clone() for name, value in state.items()}
+        seen = snapshot(leaves(env.observe(copied), "the observation before the step"))
+        return seen | snapshot(_step(env, copied, action, _rng(s, 2)))
+
+    first = outcome(env)
+    others = {"a second time": env, "after another reset and other steps": env, "in a new instance": s.make()}
+    for when, other in others.items():
+        if when != "a second time":
+            _walk(other, s, seed=7)
+        if changed := first_difference(first, outcome(other)):
+            raise ConformanceError(
+                f"{s.who} gives another value of {changed} for the same state, action and random numbers, {when}: "
+                "put what step depends on into the state"
+            )
+
+
+def independence(s: EnvSubject) -> None:
+    """Copy i does not depend on copy j."""
+    env = s.make()
+    state, other = _walk(env, s, seed=1), _walk(env, s, seed=7, steps=1)
+    action, other_action = (sample(env.action_space, N, seed, s.device) for seed in (5, 6))
+    for changed, rest in ((N - 1, slice(0, N - 1)), (0, slice(1, N))):
+        results = []
+        for foreign in (False, True):
+            mixed, acts = {k: v.clone() for k, v in state.items()}, action.clone()
+            if foreign:
+                acts[changed] = other_action[changed]
+                for name, value in mixed.items():
+                    value[changed] = other[name][changed]
+            rng = _rng(s, 2)
+            with SeparateDraws(rng) as draws:
+                results.append(_step(env, mixed, acts, rng))
+        # what such a function draws for the first copy shifts what it draws for the others
+        if changed == 0 and draws.varying:
+            return
+        if found := first_difference(*results, rows=rest):
+            raise ConformanceError(
+                f"{s.who} mixes copies: {found} of other copies changes with the state and action of copy {changed}; "
+                "reduce over the trailing dimensions alone"
+            )
+
+
+def host_reads(s: EnvSubject) -> None:
+    """No number is read back to Python, so that whole steps can be captured."""
+    env = s.make()
+    state = _walk(env, s, seed=1)
+    action = sample(env.action_space, N, 5, s.device)
+    calls = {
+        "reset": lambda: env.reset(N, _rng(s, 2)),
+        "observe": lambda: env.observe(state),
+        "step": lambda: env.step(state, action, _rng(s, 2)),
+    }
+    for what, call in calls.items():
+        with HostReads() as reads:
+            call()
+        if reads.first:
+            raise ConformanceError(
+                f"{s.who} reads tensors back in {what}, which waits for the device and cannot be captured: "
+                f"{reads.first}; use torch.where and other functions of fixed shape"
+            )
+
+
+def time_limit(s: EnvSubject) -> None:
+    """A time limit is a truncation, which VecEnv gives: an env does not terminate at its own ``max_steps``."""
+    envs = [s.limited(steps) for steps in (7, 11)] if s.limited else [s.make()]
+    if any(env.max_steps > 1_000 for env in envs) or not all(_ends_at_limit(env, s) for env in envs):
+        return
+    raise ConformanceError(
+        f"{s.who} terminates every episode that gets to its max_steps={envs[-1].max_steps}: the time limit belongs to "
+        "VecEnv, which truncates there; leave it out of step (or raise max_steps if the episode truly ends there)"
+    )
+
+
+def extras(s: EnvSubject) -> None:
+    """Metrics, references and pictures, where there are any, have the right shapes."""
+    env = s.make()
+    state = _walk(env, s, seed=1)
+    for name, value in (env.metrics(state) if hasattr(env, "metrics") else {}).items():
+        if not isinstance(value, Tensor) or value.shape != (N,):
+            raise ConformanceError(f"{s.who} returned the metric {name!r} as {about(value)}; it must be ({N},)")
+    for name, policy in (env.references() if hasattr(env, "references") else {}).items():
+        if callable(policy) and (fault := outside(env.action_space, policy(state, _rng(s, 2)))):
+            raise ConformanceError(f"{s.who} has the reference {name!r}, whose action {fault}")
+    if hasattr(env, "render"):
+        picture = env.render(state, N - 1)
+        right = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)
+        if not right:
+            raise ConformanceError(f"{s.who} renders {type(picture).__name__}; it must be a uint8 array (H, W, 3)")
+
+
+CHECKS = (shapes, in_place, randomness, purity, independence, host_reads, time_limit, extras)
+
+
+def _rng(s: EnvSubject, seed: int) -> Generator:
+    return Generator(s.device).manual_seed(seed)
+
+
+def _walk(env: Any, s: EnvSubject, seed: int, steps: int = 3) -> dict[str, Tensor]:
+    """Some steps from a start, with random actions."""
+    rng = _rng(s, seed)
+    state = env.reset(N, rng)
+    for k in range(steps):
+        state = env.step(state, sample(env.action_space, N, 100 * seed + k, s.device), rng)[0]
+    return state
+
+
+def _step(env: Any, state: dict[str, Tensor], action: Tensor, rng: Generator) -> dict[str, Tensor]:
+    """All that a step gives, by name."""
+    following, reward, terminated = env.step(state, action, rng)
+    rest = {"the reward": reward, "terminated": terminated}
+    return {**leaves(following, "the state"), **rest, **leaves(env.observe(following), "the observation")}
+
+
+def _ends_at_limit(env: Any, s: EnvSubject) -> bool:
+    """Whether several copies get to ``max_steps`` with random actions, and all of them terminate right there."""
+    copies, rng = 4 * N, _rng(s, 1)
+    state = env.reset(copies, rng)
+    alive = torch.ones(copies, dtype=torch.bool, device=s.device)
+    for k in range(env.max_steps - 1):
+        state, _, terminated = env.step(state, sample(env.action_space, copies, k, s.device), rng)
+        alive &= ~terminated
+    terminated = env.step(state, sample(env.action_space, copies, env.max_steps, s.device), rng)[2]
+    return int(alive.sum()) >= 4 and bool(terminated[alive].all())
