@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from rlgan import overrides, schema
+from rlgan import envfile, overrides, schema
 from rlgan.errors import PluginError, UsageError
 from rlgan.registry import Registry, nearest
 from rlgan.runconfig import Run, RunConfig, read_file
@@ -127,6 +127,8 @@ def _draft(cell: overrides.Cell, files: Mapping[str, Mapping[str, Any]], registr
     layers.append(("command line", cell.settings, False))
     keys = schema.keys(RunConfig)
     found = Draft(cell, keys, {n: k.default for n, k in keys.items()}, dict.fromkeys(keys, "default"), [])
+    if envfile.is_file(own := cell.settings.get("env", "")):
+        registry.allow(own, Path(own))
     named = {key: str(layer[1][key]) for layer in layers for key in ("agent", "env", "preset") if key in layer[1]}
     for key, kind in {"agent": "agents", "env": "envs"}.items():
         if key in named:

@@ -145,15 +145,16 @@ def read_file(name: str) -> dict[str, Any]:
         raise UsageError(f"@{name} is not YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(tree, dict):
         raise UsageError(f"@{name} holds no settings: it must map keys to values, as in `agent: dqn`.")
-    return _flat(tree)
+    return flat(tree)
 
 
-def _flat(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys."""
+    found: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):
-            flat.update(_flat(value, f"{name}."))
+            found.update(flat(value, f"{name}."))
         else:
-            flat[name.removesuffix(".name") if name in ("agent.name", "env.name") else name] = value
-    return flat
+            found[name.removesuffix(".name") if name in ("agent.name", "env.name") else name] = value
+    return found

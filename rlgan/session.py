@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from gymnasium.spaces import Box
 
-from rlgan import config, rundir
+from rlgan import config, envfile, rundir
 from rlgan.core import evaluate as evaluation
 from rlgan.core import seeding
 from rlgan.core.capture import resolve as resolve_capture
@@ -62,7 +62,8 @@ def resume(folder: Path) -> int:
 
 def evaluate(folder: Path, episodes: int | None, seed: int) -> dict[str, Any]:
     """Play whole games with the newest checkpoint, on fresh copies and raw rewards."""
-    run, agent, device = _trained(folder)
+    run, agent, env, device = trained(folder)
+    _set_threads(run.config.threads, env)
     with seeding.fork(seeding.derive(run.config.seed, EVALUATION, seed), device):
         row = _play(run, agent, episodes or run.config.eval.episodes, seed, device)
     return {**row, "normalised": normalised(run, row["return_mean"]), "protocol": protocol(run)}
@@ -72,7 +73,8 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
     """Write a video of the trained agent with the score drawn in."""
     from rlgan.report.video import Video
 
-    run, agent, device = _trained(folder)
+    run, agent, env, device = trained(folder)
+    _set_threads(run.config.threads, env)
     out = out or folder / "videos" / f"seed{seed}.mp4"
     out.parent.mkdir(parents=True, exist_ok=True)
     with seeding.fork(seeding.derive(run.config.seed, VIDEO, seed), device):
@@ -141,7 +143,8 @@ def build_agent(run: Run, env: Any, device: torch.device) -> Any:
 
 def protocol(run: Run) -> str:
     """The fingerprint that a score depends on: env settings, evaluation settings of the agent, versions."""
-    parts = [f"{key}={value}" for key, value in asdict(run.env).items() if key != "threads"]
+    parts = [f"sha256={envfile.digest(run.env_spec.source)[:12]}"] if run.env_spec.source else []
+    parts += [f"{key}={value}" for key, value in asdict(run.env).items() if key != "threads"]
     parts += [f"{key}={value}" for key, value in asdict(run.agent).items() if key.endswith("_eval")]
     found = rundir.versions()
     parts += [f"{name}={found[name]}" for name in ("gymnasium", "ale-py") if name in found]
@@ -258,18 +261,22 @@ def _play(run: Run, agent: Any, episodes: int, seed: int, device: torch.device) 
     return evaluation.summary(**games)
 
 
-def _trained(folder: Path) -> tuple[Run, Any, torch.device]:
+def trained(folder: Path, device: str | None = None) -> tuple[Run, Any, Any, torch.device]:
+    """Return a directory's run, its agent as the newest checkpoint has it, a closed env of its kind, and the device.
+
+    Takes no random number of the program's.
+    """
     run = rundir.load(folder)
     saved = checkpoint.newest(folder / "checkpoints", segments=False)
     rundir.check_same(saved, run, folder)
-    device = pick_device(run.config.device)
-    env = build_env(run, 1, device, 0, barrier=0)
-    _set_threads(run.config.threads, env)
-    agent = build_agent(run, env, device)
-    env.close()
+    where = pick_device(device or run.config.device)
+    with seeding.fork(0, where):
+        env = build_env(run, 1, where, 0, barrier=0)
+        env.close()
+        agent = build_agent(run, env, where)
     with rundir.fitting(saved, folder):
         agent.load_state_dict(saved.tree["agent"])
-    return run, agent, device
+    return run, agent, env, where
 
 
 def _make(name: str, factory: Callable[..., Any], *arguments: Any) -> Any:
