@@ -140,7 +140,7 @@ def _config(cls: type, title: str, name: str) -> type:
     if first.annotation is first.empty:
         return NoConfig
     try:
-        config = get_type_hints(cls.__init__)[first.name]
+        config = get_type_hints(cls.__init__)[first.name]  # type: ignore[misc]
     except NameError as error:
         raise PluginError(f"env={name}: the annotations of {title}.__init__ cannot be read: {error}.") from None
     if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
