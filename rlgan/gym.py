@@ -166,7 +166,8 @@ class HostVector(VectorWrapper):
     def step(self, actions: Any) -> Rows:
         """One step of all copies."""
         obs, reward, terminated, truncated, info = self.env.step(np.asarray(actions))
-        return obs, reward, terminated & info["over"] if "over" in info else terminated, truncated, info
+        ended = terminated & info["over"] if "over" in info else terminated
+        return obs, np.asarray(reward, np.float64), ended, truncated, info
 
     def render(self) -> tuple[Array, ...] | None:
         """Pictures (H, W, 3) of all copies, uint8."""
@@ -180,18 +181,26 @@ class Single(gymnasium.Env):
         self.vector, self.render_mode = vector, render_mode
         self.metadata = {key: value for key, value in vector.metadata.items() if key != "autoreset_mode"}
         self.observation_space, self.action_space = vector.single_observation_space, vector.single_action_space
-        self._final = vector.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+        self._mode = AutoresetMode(vector.metadata["autoreset_mode"])
+        self._last: Array | None = None
+        """The action that ended the episode, if one did."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode."""
+        """Start an episode. After an end it is the row that resets, so that random numbers come as in the vector."""
         super().reset(seed=seed)
+        last, self._last = self._last, None
+        if last is not None and seed is None and self._mode == AutoresetMode.NEXT_STEP:
+            return self._only(self.vector.step(last)[0]), {}
         return self._only(self.vector.reset(seed=seed, options=options)[0]), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """One step."""
-        obs, reward, terminated, truncated, info = self.vector.step(np.asarray(action)[None])
+        actions = np.asarray(action)[None]
+        obs, reward, terminated, truncated, info = self.vector.step(actions)
         ended = bool(terminated[0]), bool(truncated[0])
-        only = info["final_obs"][0] if self._final and any(ended) else self._only(obs)
+        self._last = actions if any(ended) else None
+        within = self._mode == AutoresetMode.SAME_STEP and any(ended)
+        only = info["final_obs"][0] if within else self._only(obs)
         return only, float(reward[0]), *ended, {}
 
     def render(self) -> Any:
@@ -209,7 +218,7 @@ class Single(gymnasium.Env):
 
 def _arrays(obs: Any) -> Any:
     """Copies as NumPy: an observation may be a part of the state."""
-    return {key: _arrays(part) for key, part in obs.items()} if isinstance(obs, dict) else np.array(obs.cpu())
+    return {key: _arrays(part) for key, part in obs.items()} if isinstance(obs, dict) else obs.cpu().numpy().copy()
 
 
 def _register() -> None:

@@ -63,7 +63,7 @@ class RunConfig:
     agent: str
     """What learns; see `rlgan list agents`."""
     env: str
-    """Where it learns: a name, or family:argument; see `rlgan list envs`."""
+    """Where it learns: a name, family:argument or a file ending in .py; see `rlgan list envs`."""
     steps: Annotated[int, Ge(1)] = 100_000
     """Decisions of the agent, summed over copies."""
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0

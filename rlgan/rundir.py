@@ -82,10 +82,10 @@ def _plugins(run: Run) -> dict[str, str]:
 def _check_plugins(folder: Path, registry: Registry) -> None:
     """Say what to install where a plugin of the run is not there any more."""
     try:
-        plugins = json.loads((folder / "versions.json").read_text(encoding="utf-8")).get("plugins", {})
-    except (OSError, ValueError):  # it decides nothing; the config names the plugins too, without where to get them
+        plugins = json.loads((folder / "versions.json").read_text(encoding="utf-8")).get("plugins", {}).items()
+    except (OSError, ValueError, AttributeError):  # damaged: the config names the plugins too, but no packages
         return
-    for word, package in plugins.items():
+    for word, package in plugins:
         kind, _, name = word.partition(".")
         if name not in [entry.name for entry in registry.names(kind)]:
             raise PluginError(

@@ -75,9 +75,15 @@ def test_a_hook_outranks_classes() -> None:
         ("x = 1\nclass :\n", "env=./e.py raised SyntaxError at line 2: invalid syntax"),
         ("raise SystemExit\n", "env=./e.py raised SystemExit at line 1: no message"),
         ("x = 1\n", "env=./e.py defines no env: the file must define one class with reset, observe, step"),
-        (PLAIN + "class Two(Still): pass\n", "env=./e.py defines 2 envs, Still and Two: the file must define one class"),
+        (
+            PLAIN + "class Two(Still): pass\n",
+            "env=./e.py defines 2 envs, Still and Two: the file must define one class",
+        ),
         (PLAIN.replace("config, device, dtype", "size"), "env=./e.py: Still must be made as Still(config, device, d"),
-        (PLAIN.replace("config,", "config: int,"), "Still takes its config as <class 'int'>, which is not a dataclass."),
+        (
+            PLAIN.replace("config,", "config: int,"),
+            "Still takes its config as <class 'int'>, which is not a dataclass.",
+        ),
         (PLAIN.replace("config,", "config: 'Gone',"), "the annotations of Still.__init__ cannot be read: name 'Gone'"),
         (
             "from dataclasses import dataclass\n@dataclass\nclass C:\n  name: str = ''\n"
@@ -108,7 +114,9 @@ def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_settings_of_a_file_are_judged_and_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "agent=dqn", "env=./shop.py", "env.shelv=3"]) == 2
-    assert "unknown key 'env.shelv': did you mean 'env.shelf' (whole number >= 1, default 10)" in capsys.readouterr().err
+    assert (
+        "unknown key 'env.shelv': did you mean 'env.shelf' (whole number >= 1, default 10)" in capsys.readouterr().err
+    )
     assert main(["run", "agent=dqn", "env=./shop.py", "--help"]) == 0
     assert "Most pieces that the shelf holds. (whole number >= 1)" in capsys.readouterr().out
 
