@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from rlgan import overrides, schema
+from rlgan import envfile, overrides, schema
 from rlgan.errors import PluginError, UsageError
 from rlgan.registry import Registry, nearest
 from rlgan.runconfig import ROLES, Part, Run, RunConfig, read_file
@@ -130,6 +130,8 @@ def _draft(cell: overrides.Cell, files: Mapping[str, Mapping[str, Any]], registr
     layers.append(("command line", cell.settings, False))
     keys = schema.keys(RunConfig)
     found = Draft(cell, keys, {n: k.default for n, k in keys.items()}, dict.fromkeys(keys, "default"), [])
+    if envfile.is_file(own := cell.settings.get("env", "")):
+        registry.allow(own, Path(own))
     named: dict[str, str] = {}
     for _, settings, _ in layers:
         named |= {key: str(settings[key]) for key in (*ROLES, "preset") if settings.get(key)}

@@ -11,14 +11,14 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from pathlib import Path
+from typing import cast
 
-import pluggy
-
-from rlgan import hookspecs
+from rlgan import envfile
 from rlgan.discovery import KINDS, Entry, discover, extra_with, unmet
 from rlgan.errors import PluginError, UsageError
-from rlgan.specs import API, EnvSpec, Spec
+from rlgan.hookspecs import collect
+from rlgan.specs import EnvSpec, Spec, fault
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Registry:
 
     def __init__(self, entries: Sequence[Entry] | None = None) -> None:
         self._modules: dict[str, _Module] = {}
+        self._files: dict[str, Path] = {}
+        self._file_specs: dict[str, EnvSpec] = {}
         self._strict = os.environ.get("RLGAN_STRICT") == "1"
         blocked = {word.strip() for word in os.environ.get("RLGAN_BLOCK", "").split(",") if word.strip()}
         for word in blocked:
@@ -72,13 +74,19 @@ class Registry:
         """The entries of one kind, by name. Imports nothing."""
         return [entry for entry in self._entries if entry.kind == kind]
 
+    def allow(self, name: str, path: Path) -> None:
+        """Let ``env=name`` run the Python file at ``path``: the owner has named it. No file runs without."""
+        self._files[name] = path
+
     def find(self, kind: str, name: str) -> Entry:
         """The entry of that name, without importing it.
 
         Raises:
-            UsageError: the name is unknown or blocked.
+            UsageError: the name is unknown or blocked, or a file that nobody allowed or that is not there.
             PluginError: two distributions offer the name.
         """
+        if kind == "envs" and envfile.is_file(name):
+            return self._find_file(name)
         entries = [entry for entry in self.names(kind) if entry.name == name]
         for entry in entries:
             if entry.status == "duplicate":
@@ -107,6 +115,10 @@ class Registry:
 
     def get_env(self, text: str) -> tuple[EnvSpec, str]:
         """The spec and the argument of ``env=text``: ``atari:pong`` gives ``(spec of atari, "pong")``."""
+        if text in self._files:
+            if text not in self._file_specs:
+                self._file_specs[text] = envfile.load(self._files[text], text)
+            return self._file_specs[text], ""
         name, colon, argument = text.partition(":")
         spec = cast(EnvSpec, self.get("envs", name))
         if spec.family and not argument:
@@ -149,6 +161,16 @@ class Registry:
             results.append(Diagnosis(dataclasses.replace(entry, status=status, reason=reason), spec, seconds))
         return results
 
+    def _find_file(self, name: str) -> Entry:
+        if name not in self._files:
+            raise UsageError(
+                f"env={name} is a file, and a config file alone may not choose code to run: "
+                f"write env={name} among the words too, if you trust it."
+            )
+        if not self._files[name].is_file():
+            raise UsageError(f"env={name}: there is no such file.")
+        return Entry(name, "envs", "a file", "", str(self._files[name]))
+
     def _marked_duplicate(self, entry: Entry) -> Entry:
         owners = [e for e in self._entries if (e.kind, e.name) == (entry.kind, entry.name) and e.status != "blocked"]
         if len(owners) < 2 or entry.status != "installed":
@@ -177,9 +199,8 @@ class Registry:
             many = "more than one" if matching else "no"
             return None, "broken", f"{entry.module} yields {many} spec {entry.kind}.{entry.name} (it yields {offered})"
         spec = matching[0]
-        fault = _fault(spec)
-        if fault:
-            return None, "broken", fault
+        if reason := fault(spec):
+            return None, "broken", reason
         if spec.extra:
             missing = unmet(entry.distribution, spec.extra)
             if missing is None:
@@ -231,25 +252,4 @@ def _judge(entry: Entry, blocked: set[str]) -> Entry:
 def _specs(module: str) -> tuple[Spec, ...]:
     """Import one module and collect what its hook yields; raises whatever the plugin raises."""
     plugin = importlib.metadata.EntryPoint("plugin", module, "rlgan").load()
-    manager = pluggy.PluginManager("rlgan")  # one for each module: one plugin's failure cannot reach another's hooks
-    manager.add_hookspecs(hookspecs)
-    manager.register(plugin, module)
-    manager.check_pending()
-    if not manager.hook.rlgan_specs.get_hookimpls():
-        raise PluginError(f"{module} has no function rlgan_specs marked with @hookimpl")
-    specs: list[Any] = [spec for result in manager.hook.rlgan_specs() for spec in result]
-    for spec in specs:
-        if not isinstance(spec, get_args(Spec)):
-            raise PluginError(f"{module} yields {spec!r}, which is not a Spec")
-    return tuple(specs)
-
-
-def _fault(spec: Spec) -> str:
-    """What makes a spec unusable, or an empty string."""
-    if spec.api != API:
-        return f"it is made for version {spec.api} of the plugin contract and this rlgan speaks version {API}"
-    if not (isinstance(spec.config, type) and dataclasses.is_dataclass(spec.config)):
-        return f"its config {spec.config!r} is not a dataclass"
-    if any(field.name == "name" for field in dataclasses.fields(spec.config)):
-        return "its config has a field 'name', which a config file needs for the plugin's own name"
-    return ""
+    return collect(plugin, module)

@@ -68,7 +68,7 @@ class RunConfig:
     agent: str = ""
     """What learns to act; see `rlgan list agents`."""
     env: str = ""
-    """Where an agent learns: a name, or family:argument; see `rlgan list envs`."""
+    """Where an agent learns: a name, family:argument or a file ending in .py; see `rlgan list envs`."""
     generator: str = ""
     """What learns to make samples; see `rlgan list generators`."""
     data: str = ""
@@ -170,16 +170,17 @@ def read_file(name: str) -> dict[str, Any]:
         raise UsageError(f"@{name} is not YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(tree, dict):
         raise UsageError(f"@{name} holds no settings: it must map keys to values, as in `agent: dqn`.")
-    return _flat(tree)
+    return flat(tree)
 
 
-def _flat(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys."""
+    found: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):
-            flat.update(_flat(value, f"{name}."))
+            found.update(flat(value, f"{name}."))
         else:
             role, _, key = name.partition(".")
-            flat[role if role in ROLES and key == "name" else name] = value
-    return flat
+            found[role if role in ROLES and key == "name" else name] = value
+    return found

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import yaml
 
-from rlgan import config
-from rlgan.errors import RlganError, UsageError
+from rlgan import config, envfile
+from rlgan.discovery import KINDS
+from rlgan.errors import PluginError, RlganError, UsageError
 from rlgan.registry import Registry
 from rlgan.report import record
-from rlgan.runconfig import ROLES, Run
+from rlgan.runconfig import ROLES, Run, read_file
 from rlgan.store.checkpoint import Checkpoint
 
 PACKAGES = ("rlgan", "torch", "numpy", "gymnasium", "ale-py")
@@ -26,7 +27,8 @@ PACKAGES = ("rlgan", "torch", "numpy", "gymnasium", "ale-py")
 
 def new_name(run: Run) -> str:
     """Name a directory under runs by learner, env or data, seed and the time."""
-    world = run.world.name.replace(":", "-").replace("/", "-")
+    name = run.world.name
+    world = Path(name).stem if envfile.is_file(name) else name.replace(":", "-").replace("/", "-")
     return f"runs/{run.learner.name}-{world}-s{run.config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
@@ -46,17 +48,50 @@ def load(folder: Path) -> Run:
     path = folder / "config.yaml"
     if not path.exists():
         raise UsageError(f"{folder} is not a run directory: it has no config.yaml")
-    return placed(config.load_file(path, Registry()), folder)
+    registry = Registry()
+    _check_plugins(folder, registry)
+    env = str(read_file(str(path)).get("env", ""))
+    if envfile.is_file(env):
+        registry.allow(env, envfile.kept(folder))
+    return placed(config.load_file(path, registry), folder)
 
 
 def prepare(run: Run, folder: Path) -> None:
-    """Make the directory of a run that is about to begin, with its config and versions."""
+    """Make the directory of a run that is about to begin, with its config, versions, and env file if it has one."""
     record.prepare_directory(folder)
+    found = json.dumps({**versions(), "plugins": _plugins(run)}, indent=1)
     try:
-        (folder / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n", encoding="utf-8")
+        (folder / "versions.json").write_text(found + "\n", encoding="utf-8")
+        if source := getattr(run.world.spec, "source", None):
+            envfile.keep(source, folder)
         (folder / "config.yaml").write_text(yaml.safe_dump(run.to_dict(), sort_keys=False), encoding="utf-8")
     except OSError as error:
         raise RlganError(f"the run directory {folder} could not be written: {error.strerror or error}") from error
+
+
+def _plugins(run: Run) -> dict[str, str]:
+    """Where each plugin of a run comes from: ``agents.dqn`` to ``rlgan==0.1.0``."""
+    names = [("hooks", name) for name in run.config.trackers]
+    parts = [part for part in run.parts.values() if not getattr(part.spec, "source", None)]
+    names += [(part.spec.kind, part.name.partition(":")[0]) for part in parts]
+    registry = Registry()
+    entries = [registry.find(kind, name) for kind, name in names]
+    return {f"{entry.kind}.{entry.name}": f"{entry.distribution}=={entry.version}" for entry in entries}
+
+
+def _check_plugins(folder: Path, registry: Registry) -> None:
+    """Say what to install where a plugin of the run is not there any more."""
+    try:
+        plugins = json.loads((folder / "versions.json").read_text(encoding="utf-8")).get("plugins", {}).items()
+    except (OSError, ValueError, AttributeError):  # damaged: the config names the plugins too, but no packages
+        return
+    for word, package in plugins:
+        kind, _, name = word.partition(".")
+        if name not in [entry.name for entry in registry.names(kind)]:
+            raise PluginError(
+                f"the run in {folder} needs the {KINDS[kind]} '{name}' of {package}, which is not installed: "
+                f'pip install "{package}"'
+            )
 
 
 def placed(run: Run, folder: Path) -> Run:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rlgan import assembly, rundir
+from rlgan import assembly, envfile, rundir
 from rlgan.core import classifier, seeding
 from rlgan.core import evaluate as evaluation
 from rlgan.core.capture import resolve as resolve_capture
@@ -79,7 +79,8 @@ def evaluate(
 
     ``demos_path`` is where demonstrations of these games are written.
     """
-    run, learner, device = _trained(folder)
+    run, learner, env, device = trained(folder)
+    assembly.set_threads(run.config.threads, env and env.single_observation_space)
     with seeding.fork(seeding.derive(run.config.seed, EVALUATION, seed), device):
         if "generator" in run.parts:
             data = assembly.build_data(run)
@@ -101,7 +102,7 @@ def evaluate(
 
 def sample(folder: Path, n: int, seed: int, out: Path | None) -> Path:
     """Write a picture of n samples of the trained generator."""
-    run, generator, device = _trained(folder)
+    run, generator, _, device = trained(folder)
     if "generator" not in run.parts:
         raise UsageError(f"{folder} holds an agent, which makes no samples: write `rlgan watch {folder}`")
     out = out or folder / "samples" / f"seed{seed}.png"
@@ -114,9 +115,10 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
     """Write a video of the trained agent with the score drawn in."""
     from rlgan.report.video import Video
 
-    run, agent, device = _trained(folder)
+    run, agent, env, device = trained(folder)
     if "generator" in run.parts:
         raise UsageError(f"{folder} holds a generator, which plays nothing: write `rlgan sample {folder}`")
+    assembly.set_threads(run.config.threads, env.single_observation_space)
     out = out or folder / "videos" / f"seed{seed}.mp4"
     out.parent.mkdir(parents=True, exist_ok=True)
     with seeding.fork(seeding.derive(run.config.seed, VIDEO, seed), device):
@@ -145,7 +147,9 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
 
 def protocol(run: Run) -> str:
     """The fingerprint that a score depends on: env settings, evaluation settings of the agent, versions."""
-    parts = [f"{key}={value}" for key, value in asdict(run.world.config).items() if key != "threads"]
+    source = getattr(run.world.spec, "source", None)
+    parts = [f"sha256={envfile.digest(source)[:12]}"] if source else []
+    parts += [f"{key}={value}" for key, value in asdict(run.world.config).items() if key != "threads"]
     parts += [f"{key}={value}" for key, value in asdict(run.learner.config).items() if key.endswith("_eval")]
     found = rundir.versions()
     parts += [f"{name}={found[name]}" for name in ("gymnasium", "ale-py") if name in found]
@@ -311,22 +315,25 @@ def _judge(generator: Any, data: DataSet, n: int, device: torch.device) -> dict[
     return judge.judge(generator.sample(n))
 
 
-def _trained(folder: Path) -> tuple[Run, Any, torch.device]:
+def trained(folder: Path, device: str | None = None) -> tuple[Run, Any, Any, torch.device]:
+    """Return a directory's run, its learner as the newest checkpoint has it, a closed env of its kind, and the device.
+
+    Takes no random number of the program's. A generator's run has no env.
+    """
     run = rundir.load(folder)
     saved = checkpoint.newest(folder / "checkpoints", segments=False)
     rundir.check_same(saved, run, folder)
-    device = assembly.pick_device(run.config.device)
-    if "generator" in run.parts:
-        assembly.set_threads(run.config.threads, None)
-        learner = assembly.build_generator(run, assembly.build_data(run), device)
-    else:
-        env = assembly.build_env(run, 1, device, 0, barrier=0)
-        assembly.set_threads(run.config.threads, env.single_observation_space)
-        learner = assembly.build_agent(run, env, device)
-        env.close()
+    where, env = assembly.pick_device(device or run.config.device), None
+    with seeding.fork(0, where):
+        if "generator" in run.parts:
+            learner = assembly.build_generator(run, assembly.build_data(run), where)
+        else:
+            env = assembly.build_env(run, 1, where, 0, barrier=0)
+            env.close()
+            learner = assembly.build_agent(run, env, where)
     with rundir.fitting(saved, folder):
         learner.load_state_dict(saved.tree["learner"])
-    return run, learner, device
+    return run, learner, env, where
 
 
 def _tracker(name: str, folder: Path) -> Any:

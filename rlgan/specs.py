@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 API = 1
@@ -77,6 +77,8 @@ class EnvSpec:
     scores: tuple[Score, ...] = ()
     extra: str | None = None
     tags: tuple[str, ...] = ()
+    source: bytes = field(default=b"", repr=False)
+    """Set by rlgan: the content of the file that ``env=./file.py`` named, of which the run keeps a copy."""
     api: int = API
     kind: Literal["envs"] = field(default="envs", init=False)
 
@@ -144,3 +146,14 @@ class TrackerSpec:
 
 LearnerSpec = AgentSpec | GeneratorSpec
 Spec = LearnerSpec | EnvSpec | DataSpec | RewardSpec | TrackerSpec
+
+
+def fault(spec: Spec) -> str:
+    """What makes a spec unusable, or an empty string."""
+    if spec.api != API:
+        return f"it is made for version {spec.api} of the plugin contract and this rlgan speaks version {API}"
+    if not (isinstance(spec.config, type) and is_dataclass(spec.config)):
+        return f"its config {spec.config!r} is not a dataclass"
+    if any(entry.name == "name" for entry in fields(spec.config)):
+        return "its config has a field 'name', which a config file needs for the plugin's own name"
+    return ""

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 
 import pytest
 
 # read by torch, ale-py and child processes when they start
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CI", "true")
+
+
+@pytest.fixture(autouse=True)
+def denormals() -> Iterator[None]:
+    """A run inside a test leaves the processor flushing denormal numbers, which hypothesis refuses to work with."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -177,7 +177,8 @@ def test_a_forgotten_group_is_found(registry: Registry) -> None:
 def test_missing_names(registry: Registry) -> None:
     assert problems(["seed=1"], registry) == [
         "agent is missing: write agent=NAME. What learns to act; see `rlgan list agents`.",
-        "env is missing: write env=NAME. Where an agent learns: a name, or family:argument; see `rlgan list envs`.",
+        "env is missing: write env=NAME. "
+        "Where an agent learns: a name, family:argument or a file ending in .py; see `rlgan list envs`.",
     ]
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,8 @@ BREAKOUT = shlex.split(
     "agent=dqn env=breakout steps=1200 agent.learning_starts=400 agent.capacity=800 agent.train_every=8 "
     "checkpoint.every=200 record.every=100 barrier.every=60 eval.episodes=2 threads=1"
 )
+SHOP = Path(__file__).with_name("shop.py")
+IN_SHOP = [*(word for word in CARTPOLE if not word.startswith("env=")), "env.shelf=7"]
 LONGER = shlex.split(
     "agent=dqn env=breakout steps=2500 agent.learning_starts=500 agent.capacity=1500 checkpoint.every=400 "
     "record.every=200 barrier.every=150 eval.episodes=2 threads=1"
@@ -112,6 +115,14 @@ def cartpole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_cartpole_equals_an_uninterrupted_one(cartpole: Path, tmp_path: Path) -> None:
     kill_and_resume(tmp_path / "run", CARTPOLE, lines(cartpole), seed=0, kills=2)
     assert_equal(tmp_path / "run", cartpole, 1500 // 4)
+
+
+def test_a_killed_run_in_an_env_from_a_file_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    words = [f"env={shutil.copy(SHOP, tmp_path / 'shop.py')}", *IN_SHOP]
+    finish(start("run", *words, f"dir={tmp_path / 'base'}"))
+    kill_and_resume(tmp_path / "run", words, lines(tmp_path / "base"), seed=0, kills=2)
+    assert_equal(tmp_path / "run", tmp_path / "base", 1500 // 4)
+    assert (tmp_path / "run" / "env.py").read_bytes() == SHOP.read_bytes()
 
 
 @pytest.mark.slow

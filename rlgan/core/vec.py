@@ -69,11 +69,15 @@ class VecEnv(VectorEnv):
         """Start all copies anew and return their observations (N, ...)."""
         if seed is not None:
             self.rng = Generator(self.device).manual_seed(seed)
-        self.state = self.env.reset(self.num_envs, self.rng)
+        self.state = self.starts(torch.ones_like(self.over))
         self.over = torch.zeros_like(self.over)
         self.statistics.running.zero_()
         self.statistics.length.zero_()
         return self.env.observe(self.state), {"first": torch.ones_like(self.over)}
+
+    def starts(self, fresh: Tensor) -> State:
+        """Starting states for the copies at ``fresh`` (N,); those of the others are not looked at."""
+        return self.env.reset(self.num_envs, self.rng)
 
     @torch.no_grad()
     def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tensor]]:
@@ -83,7 +87,7 @@ class VecEnv(VectorEnv):
         """
         fresh, valid = self.over, ~self.over
         state, reward, terminated = self.env.step(self.state, action, self.rng)
-        start = self.env.reset(self.num_envs, self.rng)
+        start = self.starts(fresh)
         # never in place: an observation, or another part of the state, may be the same tensor
         self.state = {k: torch.where(fresh.view(-1, *[1] * (v.dim() - 1)), start[k], v) for k, v in state.items()}
         reward = reward.masked_fill(fresh, 0.0)
