@@ -20,6 +20,11 @@ def _is_device(text: str) -> bool:
     return bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", text))
 
 
+def _is_path(text: str) -> bool:
+    """text without a zero byte"""
+    return "\0" not in text
+
+
 @dataclass(frozen=True)
 class CheckpointConfig:
     """When the run is saved."""
@@ -70,7 +75,7 @@ class RunConfig:
     """Fixes every random number of the run."""
     device: Annotated[str, Predicate(_is_device)] = "auto"
     """auto takes CUDA where there is one."""
-    dir: str = ""
+    dir: Annotated[str, Predicate(_is_path)] = ""
     """Run directory; empty = a new one under runs."""
     copies: Annotated[int, Ge(1)] = 8
     """Copies of the env that step together."""
