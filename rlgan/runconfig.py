@@ -14,6 +14,9 @@ from annotated_types import Ge, Gt, Le, Predicate
 from rlgan.errors import UsageError
 from rlgan.specs import AgentSpec, EnvSpec, Preset
 
+MAX_DEPTH, MAX_VALUES = 16, 100_000
+"""Of a config file: an alias inside what it names has no end, and ten aliases of ten aliases are many."""
+
 
 def _is_device(text: str) -> bool:
     """auto, cpu, cuda or cuda:INDEX"""
@@ -146,11 +149,28 @@ def read_file(name: str) -> dict[str, Any]:
         tree = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read @{name}: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise UsageError(f"@{name} is nested too deeply to be read.") from None
+    # PyYAML's constructors let out what int(), date() and their like raise for a value such as 2001-99-99
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UsageError(f"@{name} is not YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(tree, dict):
         raise UsageError(f"@{name} holds no settings: it must map keys to values, as in `agent: dqn`.")
+    if _size(tree, MAX_DEPTH) > MAX_VALUES:
+        raise UsageError(f"@{name} is nested deeper than {MAX_DEPTH} levels, or holds more than {MAX_VALUES} values.")
     return _flat(tree)
+
+
+def _size(tree: Any, depth: int) -> int:
+    """How many values a tree holds, each as often as aliases repeat it; more than MAX_VALUES where it is too deep."""
+    if not isinstance(tree, (dict, list, set, tuple)):
+        return 1
+    count = 1 if depth else MAX_VALUES + 1
+    for item in tree.values() if isinstance(tree, dict) else tree:
+        if count > MAX_VALUES:
+            break
+        count += _size(item, depth - 1)
+    return count
 
 
 def _flat(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

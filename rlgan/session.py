@@ -162,7 +162,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
     """Train from the start or from a checkpoint; ``stack`` closes what this opens."""
     c = run.config
     device = pick_device(c.device)
-    if saved and (old := saved.info.get("device", device.type)) != device.type:
+    if saved and (old := saved.info["device"]) != device.type:
         raise UsageError(
             f"the run in {folder} was on {old} and this machine would go on with {device.type}: "
             f"resume it where there is {old}"
@@ -184,7 +184,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
     def say(text: str) -> None:
         print(text, file=sys.stderr)
         try:
-            log.write(f"{text}\n".encode())
+            log.write(f"{text}\n".encode(errors="backslashreplace"))
         except OSError as error:
             print(f"warning: {log.name} could not be written: {error.strerror}", file=sys.stderr)
 
@@ -224,8 +224,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
         say(f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet")
         raise
     live.close()
-    rows = record.read(folder / "metrics.jsonl")
-    final = next(row for row in reversed(rows) if row["kind"] == "eval")
+    final = record.last_evaluation(folder / "metrics.jsonl")
     scale = normalised(run, final["return_mean"])
     picture = curve.draw(folder, f"{c.agent} on {c.env}, seed {c.seed}", run.env_spec.scores, {})
     say(

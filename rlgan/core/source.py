@@ -9,7 +9,7 @@ import torch
 
 from rlgan.core.buffers import Ring, RolloutBuffer, minibatches
 from rlgan.core.protocols import Batch, Phase, Replay, Rollouts
-from rlgan.core.stream import Stream
+from rlgan.core.stream import Stream, whole
 from rlgan.errors import UsageError
 
 CHUNK_BYTES = 32 << 20
@@ -98,7 +98,9 @@ class ReplaySource:
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Set the counters."""
-        self.credit = int(tree["credit"])
+        self.credit = whole(tree["credit"], "credit")
+        if self.credit >= self.spec.every:
+            raise ValueError(f"it owes {self.credit} updates at a boundary, where fewer than {self.spec.every} can be")
         self.ring.load_state_dict(tree["ring"])
 
 
