@@ -72,7 +72,9 @@ _INFO = {
     "threads": lambda value: is_count(value, MAX_THREADS) and value > 0,
     "record_length": lambda value: is_count(value, MAX_BYTES),
     "wall": lambda value: isinstance(value, float),
-    "versions": lambda value: isinstance(value, dict) and all(isinstance(text, str) for text in value.values()),
+    "versions": lambda value: (
+        isinstance(value, dict) and all(type(text) is str for item in value.items() for text in item)
+    ),
 }
 """What a run is gone on with, and what each may be."""
 

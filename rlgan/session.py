@@ -171,7 +171,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
     seeding.seed_all(seeding.derive(c.seed))
     _settle_processor()
     if device.type == "cuda":
-        torch.use_deterministic_algorithms(c.deterministic)
+        be_deterministic(c.deterministic)
     env = build_env(run, c.copies, device, c.seed, c.barrier.every)
     stack.callback(env.close)
     threads = _set_threads(saved.info["threads"] if saved else c.threads, env)
@@ -291,6 +291,13 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
+
+
+def be_deterministic(wanted: bool) -> None:
+    """Ask torch for deterministic algorithms on CUDA. Call it before the first matrix product, or it comes too late."""
+    # without a workspace of fixed size cuBLAS may take another order of sums, and torch refuses to call it
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted)
 
 
 def _set_threads(asked: int, env: Any) -> int:

@@ -494,7 +494,7 @@ STATES = {
 INFOS = {
     "info/threads": (-1, "its threads is -1"),
     "info/capture": ("x", "its capture is 'x'"),
-    "info/versions": ([], r"its versions is \[\]"),
+    "info/versions": ({"$1": "2"}, "its versions is {1: '2'}"),
     "info/record_length": ("1", "its record_length is '1'"),
 }
 
