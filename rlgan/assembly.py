@@ -104,6 +104,13 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def be_deterministic(wanted: bool) -> None:
+    """Ask torch for deterministic algorithms on CUDA. Call it before the first matrix product, or it comes too late."""
+    # without a workspace of fixed size cuBLAS may take another order of sums, and torch refuses to call it
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted)
+
+
 def set_threads(asked: int, observation: Space | None) -> int:
     """Generators take all cores, images half of them; for vectors and boards one thread beats the barriers of two.
 

@@ -286,7 +286,7 @@ def _apart(runs: list[Run], cells: Sequence[overrides.Cell]) -> list[Run]:
         if shared[run.config.dir] > 1:
             varied = [word for word in cell.varied if not word.startswith("dir=")]
             path = Path(run.config.dir) / re.sub(r"[^\w.=,-]+", "-", "_".join(varied))
-            words = (*(word for word in run.overrides if not word.startswith("dir=")), f"dir={path}")
+            words = (*(word for word in run.overrides if not word.startswith("dir=")), f"dir={schema.show(path)}")
             run = dataclasses.replace(run, config=dataclasses.replace(run.config, dir=str(path)), overrides=words)
         moved.append(run)
     return moved

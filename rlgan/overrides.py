@@ -12,6 +12,7 @@ from rlgan.errors import UsageError
 
 LIMIT = 10_000
 """The most runs that one command may ask for."""
+RANGE = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Cell:
 
 
 def split_commas(text: str) -> list[str]:
-    """Split at the commas that stand in no bracket and in no quotes."""
+    """Split at the commas that stand in no bracket and in no quotes; doubled quotes inside quotes are one."""
     parts, depth, quote, start = [], 0, "", 0
     for i, char in enumerate(text):
         if quote:
@@ -54,7 +55,7 @@ def alternatives(text: str) -> Sequence[str | int]:
         raise UsageError("a value between two commas is empty")
     values: list[str | int] = []
     for item in items:
-        ends = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", item)
+        ends = RANGE.fullmatch(item)
         if not ends:
             values.append(item)
             continue

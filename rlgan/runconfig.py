@@ -17,10 +17,18 @@ from rlgan.specs import Preset
 ROLES = {"agent": "agents", "generator": "generators", "env": "envs", "data": "data", "reward": "rewards"}
 """The keys of a run that name a plugin, with the plugin's kind. An agent learns in an env, a generator from data."""
 
+MAX_DEPTH, MAX_VALUES = 16, 100_000
+"""Of a config file: an alias inside what it names has no end, and ten aliases of ten aliases are many."""
+
 
 def _is_device(text: str) -> bool:
     """auto, cpu, cuda or cuda:INDEX"""
     return bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", text))
+
+
+def _is_path(text: str) -> bool:
+    """text without a zero byte"""
+    return "\0" not in text
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ class RunConfig:
     """Fixes every random number of the run."""
     device: Annotated[str, Predicate(_is_device)] = "auto"
     """auto takes CUDA where there is one."""
-    dir: str = ""
+    dir: Annotated[str, Predicate(_is_path)] = ""
     """Run directory; empty = a new one under runs."""
     copies: Annotated[int, Ge(1)] = 8
     """Copies of the env that step together."""
@@ -166,11 +174,28 @@ def read_file(name: str) -> dict[str, Any]:
         tree = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read @{name}: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise UsageError(f"@{name} is nested too deeply to be read.") from None
+    # PyYAML's constructors let out what int(), date() and their like raise for a value such as 2001-99-99
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UsageError(f"@{name} is not YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(tree, dict):
         raise UsageError(f"@{name} holds no settings: it must map keys to values, as in `agent: dqn`.")
+    if _size(tree, MAX_DEPTH) > MAX_VALUES:
+        raise UsageError(f"@{name} is nested deeper than {MAX_DEPTH} levels, or holds more than {MAX_VALUES} values.")
     return flat(tree)
+
+
+def _size(tree: Any, depth: int) -> int:
+    """How many values a tree holds, each as often as aliases repeat it; more than MAX_VALUES where it is too deep."""
+    if not isinstance(tree, (dict, list, set, tuple)):
+        return 1
+    count = 1 if depth else MAX_VALUES + 1
+    for item in tree.values() if isinstance(tree, dict) else tree:
+        if count > MAX_VALUES:
+            break
+        count += _size(item, depth - 1)
+    return count
 
 
 def flat(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

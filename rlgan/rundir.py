@@ -21,7 +21,9 @@ from rlgan.registry import Registry
 from rlgan.report import record
 from rlgan.runconfig import ROLES, Run, read_file
 from rlgan.store.checkpoint import Checkpoint
+from rlgan.store.durable import MAX_BYTES, is_count
 
+MAX_THREADS = 4096
 PACKAGES = ("rlgan", "torch", "numpy", "gymnasium", "ale-py")
 
 
@@ -99,8 +101,25 @@ def placed(run: Run, folder: Path) -> Run:
     return replace(run, config=replace(run.config, dir=str(folder)))
 
 
+_INFO = {
+    "device": lambda value: value in ("cpu", "cuda"),
+    "capture": lambda value: value in ("eager", "compile", "graph"),
+    "threads": lambda value: is_count(value, MAX_THREADS) and value > 0,
+    "record_length": lambda value: is_count(value, MAX_BYTES),
+    "wall": lambda value: isinstance(value, float),
+    "versions": lambda value: (
+        isinstance(value, dict) and all(type(text) is str for item in value.items() for text in item)
+    ),
+}
+"""What a run is gone on with, and what each may be."""
+
+
 def check_same(saved: Checkpoint, run: Run, folder: Path) -> None:
-    """Refuse a checkpoint of other plugins."""
+    """Refuse a checkpoint of other plugins, or one that does not say how it was made."""
+    for key, sound in _INFO.items():
+        if key not in saved.info or not sound(saved.info[key]):
+            value = saved.info.get(key, "missing")
+            raise UsageError(f"the checkpoint {saved.path} is refused: its {key} is {value!r:.60}")
     for role in ROLES:
         of, value = saved.info.get(role, ""), getattr(run.config, role)
         if of != value:
@@ -125,8 +144,8 @@ def fitting(saved: Checkpoint, folder: Path) -> Iterator[None]:
     """Say which settings are to blame when a state does not load: they were changed since it was saved."""
     try:
         yield
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
         raise UsageError(
             f"the checkpoint {saved.path} does not fit the settings in {folder / 'config.yaml'} ({reason}): "
             "put back those that it was made with"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import math
 import re
@@ -15,17 +16,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from rlgan.errors import UsageError
-from rlgan.overrides import split_commas
+from rlgan.overrides import RANGE, split_commas
 
 _SUFFIXES = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
 _BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_NONES = ("none", "null")
 _REASONS = {
     "bool_type": "is neither true nor false",
     "finite_number": "is not finite",
     "float_type": "is not a number",
     "int_type": "is not a whole number",
     "literal_error": "is not one of them",
-    "predicate_failed": "is not one of them",
+    "predicate_failed": "is not allowed",
     "string_type": "is not text (quote it in the file)",
     "tuple_type": "is not a list",
 }
@@ -55,6 +57,7 @@ class Key:
         return self.type if self.default is MISSING else f"{self.type}, default {show(self.default)}"
 
 
+@functools.cache
 def field_docs(cls: type) -> dict[str, str]:
     """The docstring under each field, in one line; empty for classes whose source is not on disk."""
     docs: dict[str, str] = {}
@@ -114,12 +117,21 @@ def build(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
 
 
 def show(value: Any) -> str:
-    """A value as one would type it."""
+    """A value as one would type it: `convert` reads it back."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(map(show, value)) + "]"
-    return str(value) if str(value) else '""'
+    text = str(value)
+    if text == "":
+        return '""'
+    return text if _reads_as_itself(text) else "'" + text.replace("'", "''") + "'"
+
+
+def _reads_as_itself(text: str) -> bool:
+    """Whether the grammar gives text no meaning: no list, matrix, range, none or quotes, no space to be stripped."""
+    marked = re.search(r"[\[\],'\"]", text) or RANGE.fullmatch(text) or text.lower() in _NONES
+    return not marked and text == text.strip()
 
 
 def describe(hint: Any) -> str:
@@ -167,7 +179,7 @@ def convert(value: Any, hint: Any, typed: bool = False) -> Any:
     if typed and hint is str:
         return value
     if not typed and len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-        value = value[1:-1]
+        value = value[1:-1].replace(2 * value[0], value[0])
     if origin is Literal:
         for choice in args:
             if value == str(choice) or value == show(choice):
@@ -188,7 +200,7 @@ def convert(value: Any, hint: Any, typed: bool = False) -> Any:
 
 
 def _convert_union(value: Any, args: tuple[Any, ...], typed: bool) -> Any:
-    if type(None) in args and (value is None or (isinstance(value, str) and value.lower() in ("none", "null"))):
+    if type(None) in args and (value is None or (isinstance(value, str) and value.lower() in _NONES)):
         return None
     reason = "is none of them"
     for arg in sorted((arg for arg in args if arg is not type(None)), key=lambda arg: arg is str):  # text takes all
@@ -253,4 +265,5 @@ def read(key: Key, value: Any, typed: bool = False, origin: str = "") -> Any:
         return judge(convert(value, key.hint, typed), key.hint)
     except (ValueError, UsageError) as error:
         where = f" ({origin})" if origin else ""
-        raise UsageError(f"{key.name}={show(value)}{where}: {error}; {key.name} takes {key.brief}.") from None
+        said = show(value) if typed or value == "" else value
+        raise UsageError(f"{key.name}={said}{where}: {error}; {key.name} takes {key.brief}.") from None

@@ -170,7 +170,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
     """Train from the start or from a checkpoint; ``stack`` closes what this opens."""
     c = run.config
     device = assembly.pick_device(c.device)
-    if saved and (old := saved.info.get("device", device.type)) != device.type:
+    if saved and (old := saved.info["device"]) != device.type:
         raise UsageError(
             f"the run in {folder} was on {old} and this machine would go on with {device.type}: "
             f"resume it where there is {old}"
@@ -179,7 +179,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
     seeding.seed_all(seeding.derive(c.seed))
     assembly.settle_processor()
     if device.type == "cuda":
-        torch.use_deterministic_algorithms(c.deterministic)
+        assembly.be_deterministic(c.deterministic)
     make = _generator_task if "generator" in run.parts else _agent_task
     task = make(run, folder, device, saved.info["threads"] if saved else c.threads, stack)
     if not saved:
@@ -190,7 +190,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
     def say(text: str) -> None:
         print(text, file=sys.stderr)
         try:
-            log.write(f"{text}\n".encode())
+            log.write(f"{text}\n".encode(errors="backslashreplace"))
         except OSError as error:
             print(f"warning: {log.name} could not be written: {error.strerror}", file=sys.stderr)
 
@@ -234,8 +234,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
         say(f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet")
         raise
     live.close()
-    rows = record.read(folder / "metrics.jsonl")
-    final = next(row for row in reversed(rows) if row["kind"] == "eval")
+    final = record.last_evaluation(folder / "metrics.jsonl", task.best_by)
     picture = curve.draw(folder, f"{title}, seed {c.seed}", task.best_by, task.scores)
     say(_verdict(run, final))
     say(f"curve: {picture}")

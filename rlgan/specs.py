@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
@@ -74,6 +74,8 @@ class EnvSpec:
     """True for simulators that live on the CPU."""
     family: bool = False
     """True when the name is a prefix: ``env=atari:<rom>``."""
+    members: Callable[[], Iterable[str]] | None = None
+    """What may follow the colon of a family, for completion."""
     scores: tuple[Score, ...] = ()
     extra: str | None = None
     tags: tuple[str, ...] = ()

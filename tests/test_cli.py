@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +20,6 @@ import yaml
 import rlgan
 from rlgan import AgentSpec, EnvSpec, NoConfig, Preset, hookimpl
 from rlgan.cli import main as cli
-from rlgan.cli.complete import complete_word
 from rlgan.cli.matrix import run_each
 from rlgan.discovery import Entry
 from rlgan.errors import EnvError
@@ -288,50 +286,6 @@ def test_it_takes_less_than_300_ms_over_a_bare_interpreter(case: str) -> None:
         return min(times)
 
     assert best([*MODULE, *FAST[case]]) - best([sys.executable, "-c", "pass"]) < 0.3
-
-
-def test_completion_in_words_of_any_shell(monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = [
-        Entry("dqn", "agents", "f", "1", "m"),
-        Entry("dsac", "agents", "f", "1", "m"),
-        Entry("pong", "envs", "f", "1", "m"),
-    ]
-    monkeypatch.setattr("rlgan.registry.discover", lambda: entries)
-
-    def values(words: list[str], incomplete: str) -> list[str]:
-        return [item.value for item in complete_word(words, incomplete)]
-
-    assert values([], "agent=d") == ["agent=dqn", "agent=dsac"]
-    assert values(["agent", "="], "dq") == ["dqn"]
-    assert values(["agent=dqn"], "env=") == ["env=pong"]
-    assert values(["agent=dqn", "env"], "") == ["pong"]
-    assert values([], "agent=dqn,ds") == ["agent=dqn,dsac"]
-    assert values([], "ste") == []
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-@pytest.mark.parametrize(
-    ("typed", "offered"),
-    [
-        ("run agent = dq", ["dqn"]),
-        ("run agent = dqn env = cartp", ["cartpole"]),
-        ("run agent = dqn env =", ["atari", "pong"]),
-    ],
-)
-def test_completion_in_a_real_bash(tmp_path: Path, typed: str, offered: list[str]) -> None:
-    script = tmp_path / "rlgan"
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m rlgan "$@"\n')
-    script.chmod(0o755)
-    words = ["rlgan", *typed.split()]
-    shell = (
-        'eval "$(_RLGAN_COMPLETE=bash_source rlgan)"; '
-        f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _rlgan_completion rlgan; "
-        'printf "%s\\n" "${COMPREPLY[@]}"'
-    )
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, env=environment, check=True)
-    assert set(offered) <= set(done.stdout.split())
-    assert len(offered) > 1 or done.stdout.split() == offered
 
 
 def test_plugins_check(capsys: pytest.CaptureFixture[str]) -> None:

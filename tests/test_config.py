@@ -153,7 +153,7 @@ def test_every_problem_at_once(registry: Registry) -> None:
         "seed=-1: must be greater than or equal to 0; "
         "seed takes whole number >= 0 and <= 9223372036854775807, default 0.",
         "copies=two: is not a whole number; copies takes whole number >= 1, default 8.",
-        "device=cdua: is not one of them; device takes auto, cpu, cuda or cuda:INDEX, default auto.",
+        "device=cdua: is not allowed; device takes auto, cpu, cuda or cuda:INDEX, default auto.",
         "env.sticky=nan: is not finite; env.sticky takes number >= 0 and <= 1, default 0.0.",
     ]
 
@@ -225,6 +225,27 @@ def test_runs_of_a_matrix_never_share_a_directory(registry: Registry) -> None:
     runs = config.resolve(["agent=bandit", "env=game", "seed=0,1", "dir=a,b"], registry)
     assert [run.config.dir for run in runs] == ["a/seed=0", "b/seed=0", "a/seed=1", "b/seed=1"]
     assert config.resolve_one(["agent=bandit", "env=game", "dir=out"], registry).config.dir == "out"
+
+
+def test_a_directory_named_after_a_list_is_no_matrix(registry: Registry) -> None:
+    first, second = config.resolve([*BOTH, "dir=out", "agent.layers=[1,2],[3]"], registry)
+    assert first.config.dir == "out/agent.layers=-1,2-"
+    assert first.overrides[-1] == "dir='out/agent.layers=-1,2-'"
+    for run in (first, second):
+        assert config.resolve_one(run.overrides, registry).config == run.config
+
+
+def test_a_range_of_endless_digits_is_no_range(registry: Registry) -> None:
+    [problem] = problems([*BOTH, f"seed=0..{'9' * 5000}"], registry)
+    assert problem.endswith(
+        "is not a whole number; seed takes whole number >= 0 and <= 9223372036854775807, default 0."
+    )
+
+
+def test_a_directory_has_no_zero_byte(registry: Registry) -> None:
+    assert problems([*BOTH, "dir=a\0b"], registry) == [
+        'dir=a\0b: is not allowed; dir takes text without a zero byte, default "".'
+    ]
 
 
 def test_lists_quotes_and_none(registry: Registry) -> None:
@@ -344,6 +365,8 @@ def test_field_docs() -> None:
         ("[a,1]", tuple[str, int], ("a", 1)),
         ("x/y", Path, Path("x/y")),
         ("'none'", str, "none"),
+        ("'it''s'", str, "it's"),
+        ("['a,b',c]", tuple[str, ...], ("a,b", "c")),
     ],
 )
 def test_text_is_read_by_type(text: str, hint: Any, value: Any) -> None:

@@ -178,7 +178,17 @@ _BREAKOUT = (
 def rlgan_specs() -> Iterable[EnvSpec]:
     """Yield the family of all ROMs, and the seven games of the 2013 DQN paper by plain name."""
     summary = "any Atari 2600 game of ale-py: env=atari:<rom>"
-    yield EnvSpec("atari", make, AtariConfig, summary, host=True, family=True, extra="atari", tags=("atari", "pixels"))
+    yield EnvSpec(
+        "atari",
+        make,
+        AtariConfig,
+        summary,
+        host=True,
+        family=True,
+        members=lambda: _ale().roms.get_all_rom_ids(),
+        extra="atari",
+        tags=("atari", "pixels"),
+    )
     for name, (rom, scores) in _GAMES.items():
         yield EnvSpec(
             name,

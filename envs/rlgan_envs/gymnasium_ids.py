@@ -11,6 +11,7 @@ import importlib
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import gymnasium
@@ -163,4 +164,5 @@ def make(config: GymConfig, argument: str, copies: int, render: bool = False) ->
 def rlgan_specs() -> Iterable[EnvSpec]:
     """Yield the family."""
     summary = "any env registered with Gymnasium: env=gym:<id>"
-    yield EnvSpec("gym", make, GymConfig, summary, host=True, family=True, tags=("gymnasium",))
+    members = partial(sorted, gymnasium.registry)
+    yield EnvSpec("gym", make, GymConfig, summary, host=True, family=True, members=members, tags=("gymnasium",))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 from rlgan.cli import show
-from rlgan.cli.complete import complete_word
 from rlgan.discovery import KINDS
 from rlgan.errors import PluginError, RlganError, UsageError
 
@@ -28,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # OpenMP threads that spin for long at their barriers starve the emulators' threads, and with any other busy process
     # beside them slow each other a hundredfold; it must be set before torch is loaded
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    if "_RLGAN_COMPLETE" in os.environ:
+        import rlgan.cli.complete  # noqa: F401 - tells click how each shell is answered
     try:
         code = cli.main(arguments, prog_name="rlgan", standalone_mode=False)
     except click.ClickException as error:
@@ -57,6 +58,8 @@ def cli() -> None:
 
 
 def _complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from rlgan.cli.complete import complete_word
+
     return complete_word(context.params.get("words") or (), incomplete)
 
 

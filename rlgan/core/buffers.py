@@ -169,7 +169,7 @@ class Ring:
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Set the write heads."""
-        self.written = [int(w) for w in tree["written"]]
+        self.written = list(tree["written"])
 
 
 class RolloutBuffer:

@@ -12,7 +12,7 @@ from torch import Tensor
 from rlgan.core.buffers import Ring, RolloutBuffer, minibatches
 from rlgan.core.protocols import Batch, Phase, Replay, Rollouts, Samples
 from rlgan.core.reward import RewardStage
-from rlgan.core.stream import DataStream, Stream
+from rlgan.core.stream import DataStream, Stream, whole
 from rlgan.errors import UsageError
 
 CHUNK_BYTES = 32 << 20
@@ -112,7 +112,9 @@ class ReplaySource:
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Set the counters."""
-        self.credit = int(tree["credit"])
+        self.credit = whole(tree["credit"], "credit")
+        if self.credit >= self.spec.every:
+            raise ValueError(f"it owes {self.credit} updates at a boundary, where fewer than {self.spec.every} can be")
         self.ring.load_state_dict(tree["ring"])
 
 

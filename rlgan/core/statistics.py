@@ -58,7 +58,9 @@ class Statistics:
         return {"running": self.running, "length": self.length, "sums": self.sums}
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Copy the tensors in."""
+        """Copy the tensors in. ValueError: the count of games is not a number."""
+        if not bool(tree["sums"]["episodes"].isfinite().all()):
+            raise ValueError("its count of games is not finite")
         self.running.copy_(tree["running"])
         self.length.copy_(tree["length"])
         for name, total in self.sums.items():

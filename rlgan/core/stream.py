@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rlgan.core.protocols import Batch, DataSet
+from rlgan.store.tree import tensor
 
 
 class Stream:
@@ -101,12 +103,17 @@ class Stream:
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Continue where state_dict was taken; host envs send the action in flight again."""
-        device = self.env.device
-        self.step.copy_(tree["step"])
-        self.rows = int(tree["rows"])
+        device, space = self.env.device, self.env.single_observation_space
+        self.rows = whole(tree["rows"], "rows")
+        self.step.copy_(tensor(tree["step"], (), torch.int64, "step"))
+        if not 0 <= int(self.step) <= self.rows:
+            raise ValueError(f"it counts {int(self.step)} steps in {self.rows} rows")
         names = [str(g) for g in range(len(self.columns))]
-        self.obs = [tree["obs"][g].to(device) for g in names]
-        self.first = [tree["first"][g].to(device) for g in names]
+        dtype = torch.from_numpy(np.empty(0, space.dtype)).dtype
+        self.obs, self.first = [], []
+        for g, n in zip(names, self.sizes, strict=True):
+            self.obs.append(tensor(tree["obs"][g], (n, *space.shape), dtype, "observation").to(device))
+            self.first.append(tensor(tree["first"][g], (n,), torch.bool, "first").to(device))
         self.carries = [tuple(x.to(device) for x in c.values()) if (c := tree["carries"][g]) else None for g in names]
         self.flight = [{k: v.to(device) for k, v in tree["flight"][g].items()} or None for g in names]
         self.env.load_state_dict(tree["env"])
@@ -137,7 +144,14 @@ class DataStream:
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Set the count of steps."""
         self.step.copy_(tree["step"])
-        self.rows = int(tree["rows"])
+        self.rows = whole(tree["rows"], "rows")
+
+
+def whole(value: Any, name: str) -> int:
+    """A saved count; ValueError if it is not a whole number, or below 0."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"its {name} is {value!r:.40} and must be a whole number")
+    return value
 
 
 def enumerate_names(items: list[Any]) -> list[tuple[str, Any]]:

@@ -23,6 +23,7 @@ from rlgan.core import seeding
 from rlgan.core.capture import Captured, capture
 from rlgan.core.protocols import Learner, Phase, RewardModel
 from rlgan.core.reward import RewardStage
+from rlgan.core.saved import check_heads, check_progress, check_rows
 from rlgan.core.source import ReplaySource, make_source
 from rlgan.core.stream import DataStream, Stream
 from rlgan.errors import NonFiniteError
@@ -316,6 +317,7 @@ class Trainer:
     def load(self, saved: checkpoint.Checkpoint) -> None:
         """Continue from a checkpoint, bit for bit."""
         state = saved.tree
+        check_progress(state, self.phases, self.intervals.steps)
         self.phase, self.updates = state["phase"], state["updates"]
         self.source = make_source(self.phases[self.phase], self.stream, self.reward)
         self.learner.load_state_dict(state["learner"])
@@ -325,10 +327,14 @@ class Trainer:
         self.source.load_state_dict(state["source"])
         self.segments = list(saved.segments)
         if isinstance(self.source, ReplaySource):
+            check_heads(self.source.ring, self.segments, self.stream)
             for ref in self.segments:
                 self.source.ring.restore(ref["first"], read_segment(self.output.checkpoints, ref))
+            check_rows(self.source.ring, self.stream)
             self.saved_rows = self.source.ring.written[0]
-        self.marks, self.at, self.began, self.target = (state[k] for k in ("marks", "at", "began", "target"))
+        self.marks = {name: state["marks"][name] for name in self.marks}
+        self.at = {name: state["at"][name] for name in self.at}
+        self.began, self.target = state["began"], state["target"]
         self.best, self.finished = state["best"], state["finished"]
         self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
         self.summed = state["summed"]

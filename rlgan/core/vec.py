@@ -21,6 +21,7 @@ from rlgan.core.protocols import Env, State, Step
 from rlgan.core.statistics import Statistics
 from rlgan.core.watchdog import Watchdog
 from rlgan.errors import EnvError, RlganError
+from rlgan.store.tree import tensor
 
 
 class VecEnv(VectorEnv):
@@ -130,8 +131,9 @@ class VecEnv(VectorEnv):
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Copy a saved state in."""
-        self.state = {name: tree["state"][name].to(self.device, copy=True) for name in self.state}
-        self.over = tree["over"].to(self.device, copy=True)
+        saved = {k: tensor(tree["state"][k], v.shape, v.dtype, f"env state {k!r}") for k, v in self.state.items()}
+        self.state = {name: value.to(self.device, copy=True) for name, value in saved.items()}
+        self.over = tensor(tree["over"], (self.num_envs,), torch.bool, "over").to(self.device, copy=True)
         self.statistics.load_state_dict(tree["statistics"])
 
     def close_extras(self, **kwargs: Any) -> None:

@@ -116,6 +116,14 @@ def read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def last_evaluation(path: Path, key: str) -> dict[str, Any]:
+    """The newest row of a record with an evaluation that has ``key``. UsageError: there is none."""
+    for row in reversed(read(path)):
+        if row.get("kind") == "eval" and isinstance(row.get(key), (int, float)):
+            return row
+    raise UsageError(f"{path} holds no evaluation, though the run ended with one: the record is damaged")
+
+
 class LiveLine:
     """Progress on a terminal: one line that is drawn over; elsewhere, and where ``CI`` is set, one plain line a row."""
 

@@ -138,6 +138,8 @@ def load(path: Path, *, segments: bool = True) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in names}
         tree = decode(json.loads((path / STATE).read_bytes())["tree"], tensors)
         info = decode(manifest["info"], {})
+        if not (isinstance(tree, dict) and isinstance(info, dict)):
+            raise ValueError("the state and the info must be dicts")
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{what} is refused: its content is not what rlgan writes ({error})") from error
     return Checkpoint(path, manifest["step"], tree, info, manifest["segments"])
