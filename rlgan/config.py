@@ -271,10 +271,8 @@ def _roles(found: Draft) -> list[str]:
     problems = [f"{role} is missing: write {role}=NAME. {found.keys[role].doc}" for role in missing]
     problems += [f"{role} does not go with {learner}: write {learner}=NAME {world}=NAME." for role in odd]
     if learner == "generator":
-        given = [key for key in OF_ENVS if found.origins[key] != "default"]
-        problems += [
-            f"{key} ({found.origins[key]}) is for runs in an env, not for generators: leave it out." for key in given
-        ]
+        given = [key for key in OF_ENVS if found.origins[key] == "command line"]
+        problems += [f"{key} is for runs in an env: leave it out." for key in given]
     return problems
 
 

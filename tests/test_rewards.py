@@ -139,7 +139,7 @@ def test_demonstrations_come_back_and_are_judged(tmp_path: Path) -> None:
 
 def test_recorded_demonstrations_are_the_counted_games(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, path = tmp_path / "run", tmp_path / "d.safetensors"
-    words = "agent=dqn env=cartpole preset=none steps=600 copies=4 eval.episodes=2"
+    words = "agent=dqn env=cartpole preset=none steps=600 copies=4 eval.episodes=2 agent.learning_starts=100"
     assert main(["run", *words.split(), f"dir={folder}"]) == 0
     assert main(["eval", str(folder), "episodes=20", f"demos={path}", "--json"]) == 0
     import json

@@ -313,7 +313,7 @@ def test_other_versions_are_said_not_to_be_exact(
 def test_a_resume_keeps_the_threads(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rewrite(run, lambda tree: tree.update(threads=2))
     assert main(["resume", str(run)]) == 0
-    assert "device cpu, 1 threads, capture eager" in said(capsys)
+    assert "device cpu, 1 thread, capture eager" in said(capsys)
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(
@@ -345,8 +345,11 @@ def test_a_full_disk_keeps_the_checkpoint_before(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["env=cartpole", "agent.lr=1e30"], ": all tensors of the agent are still finite. "),
-        (["env=walk", "env.fault=infinite reward", "agent.loss=mse"], ": the first bad tensor is q/layers.0.weight. "),
+        (["env=cartpole", "agent.lr=1e30"], ": all tensors of the run are still finite. "),
+        (
+            ["env=walk", "env.fault=infinite reward", "agent.loss=mse"],
+            ": the first bad tensor is learner/q/layers.0.weight. ",
+        ),
     ],
 )
 def test_a_loss_that_is_not_finite(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -368,7 +371,7 @@ def test_a_parameter_that_is_not_finite_is_never_saved(
     monkeypatch.setattr(DQN, "sync", spoil)
     assert main(["run", *CARTPOLE, "steps=2000", "agent.sync_every=20", "checkpoint.every=8", "dir=x"]) == 5
     error = said(capsys)
-    assert "rlgan: the agent's tensor q/" in error and "is not finite at step" in error
+    assert "rlgan: the tensor learner/q/" in error and "is not finite at step" in error
     assert all(bool(t.isfinite().all()) for t in checkpoint.load(newest(Path("x"))).tree["learner"]["q"].values())
 
 

@@ -327,10 +327,10 @@ class Trainer:
         self.source.load_state_dict(state["source"])
         self.segments = list(saved.segments)
         if isinstance(self.source, ReplaySource):
-            check_heads(self.source.ring, self.segments, self.stream)
+            check_heads(self.source.ring, self.segments, self.source.stream)
             for ref in self.segments:
                 self.source.ring.restore(ref["first"], read_segment(self.output.checkpoints, ref))
-            check_rows(self.source.ring, self.stream)
+            check_rows(self.source.ring, self.source.stream)
             self.saved_rows = self.source.ring.written[0]
         self.marks = {name: state["marks"][name] for name in self.marks}
         self.at = {name: state["at"][name] for name in self.at}
