@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -169,7 +170,9 @@ class Terminal:
 @pytest.mark.parametrize("shell", START)
 def test_a_real_shell_at_a_terminal(tmp_path: Path, shell: str) -> None:
     if shutil.which(shell) is None:
-        pytest.skip(f"NOT TESTED: {shell} is not installed, so nothing is known of completion in it")
+        absent = f"NOT TESTED: {shell} is not installed, so nothing is known of completion in it"
+        warnings.warn(absent, stacklevel=1)  # pytest shows warnings always, reasons of skips only when asked
+        pytest.skip(absent)
     pytest.importorskip("ale_py")
     terminal = Terminal(shell, tmp_path)
     try:
