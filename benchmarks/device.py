@@ -32,7 +32,7 @@ import machine
 import torch
 from gymnasium.spaces import Box, Discrete
 
-from rlgan import config, session
+from rlgan import assembly, config, session
 from rlgan.core import seeding
 from rlgan.core.capture import capture
 from rlgan.core.protocols import Batch, Spaces
@@ -286,10 +286,10 @@ def main() -> int:
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):
         parser.error(f"unknown part {', '.join(unknown)}: choose from {', '.join(PARTS)}")
-    device = session.pick_device(args.device)
+    device = assembly.pick_device(args.device)
     torch.set_num_threads(1)
     if device.type == "cuda":
-        session.be_deterministic(True)
+        assembly.be_deterministic(True)
     result: dict[str, Any] = {"machine": describe(device), "small": args.small, "date": time.strftime("%Y-%m-%d")}
     for name in args.parts or PARTS:
         if device.type == "cuda":

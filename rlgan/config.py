@@ -133,8 +133,9 @@ def _draft(cell: overrides.Cell, files: Mapping[str, Mapping[str, Any]], registr
     if envfile.is_file(own := cell.settings.get("env", "")):
         registry.allow(own, Path(own))
     named: dict[str, str] = {}
-    for _, settings, _ in layers:
-        named |= {key: str(settings[key]) for key in (*ROLES, "preset") if settings.get(key)}
+    for _, settings, typed in layers:
+        given = [key for key in (*ROLES, "preset") if settings.get(key)]
+        named |= {key: str(schema.convert(settings[key], str, typed)) for key in given}
     roles = [role for role in ROLES if role in named]
     for role in roles:
         _collect(found, registry.find, ROLES[role], named[role].partition(":")[0] if role == "env" else named[role])

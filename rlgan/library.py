@@ -26,7 +26,6 @@ from rlgan.specs import EnvSpec
 
 NEVER = 1e9
 """Seconds: a program that makes its own envs is not ended when one hangs."""
-SPECIAL = set(",[]'\"")
 
 
 @dataclass(frozen=True)
@@ -144,17 +143,7 @@ def device_env(name: str, spec: EnvSpec, chosen: Any, n: int, device: torch.devi
 
 
 def _words(settings: dict[str, Any]) -> list[str]:
-    return [f"{key}={_text(value)}" for key, value in flat(settings).items()]
-
-
-def _text(value: Any) -> str:
-    """A Python value as the command line would have it; text is quoted where it holds a sign of the grammar."""
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(_text, value)) + "]"
-    text = schema.show(value)
-    if isinstance(value, (str, Path)) and (SPECIAL & set(text) or ".." in text) and text != '""':
-        return f'"{text}"' if "'" in text else f"'{text}'"
-    return text
+    return [f"{key}={schema.show(value)}" for key, value in flat(settings).items()]
 
 
 @contextmanager

@@ -148,7 +148,7 @@ def test_help_shows_each_key_with_its_origin(fake: dict[str, Any], capsys: pytes
     assert "  quick  for game  Solved in a minute. (auto)" in text
     assert cli.main(["run", "--help"]) == 0
     text = capsys.readouterr().out
-    assert "agent = must be given" in text and "agent.lr" not in text.partition("Keys of")[2]
+    assert 'agent = ""  [default]' in text and "agent.lr" not in text.partition("Keys of")[2]
 
 
 def test_list_and_plugins(fake: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:

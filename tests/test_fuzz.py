@@ -26,7 +26,7 @@ import pytest
 import torch
 import yaml
 
-from rlgan import config
+from rlgan import assembly, config
 from rlgan.cli import main as cli
 from rlgan.errors import RlganError
 from rlgan.overrides import expand
@@ -317,7 +317,7 @@ def tiny(watch: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> P
     from rlgan import session
 
     # flushing denormal numbers would outlive the test, and Hypothesis refuses to draw floats then
-    monkeypatch.setattr(session, "_settle_processor", lambda: None)
+    monkeypatch.setattr(assembly, "settle_processor", lambda: None)
     session.train(config.resolve_one([*TINY.split(), "dir=base"], Registry()))
     steps = sorted((tmp_path / "base/checkpoints").glob("step_*"), key=lambda path: int(path.name[5:]))
     assert len(steps) > 3
@@ -464,7 +464,7 @@ def checkpoint_case(base: Path) -> Callable[[random.Random], tuple[Any, Callable
         forge(r, paths[-1])
         if r.random() < 0.8:
             shutil.rmtree(paths[0])
-        command = session.resume if r.random() < 0.8 else lambda folder: session.evaluate(folder, 1, 0)
+        command = session.resume if r.random() < 0.8 else lambda folder: session.evaluate(folder, 1, None, 0)
         return forge.__name__, lambda: command(folder)
 
     return case

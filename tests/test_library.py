@@ -91,7 +91,7 @@ def test_make_a_simulator_and_a_file() -> None:
         ("cartpole", {"max_stepz": 2}, "unknown key 'env.max_stepz': did you mean 'env.max_steps'"),
         ("cartpole", {"max_steps": 0.5}, "env.max_steps=0.5: is not a whole number"),
         ("cartpole", {"n": 0}, "copies=0: must be greater than or equal to 1"),
-        ("cartpole", {"device": "gpu"}, "device=gpu: is not one of them; device takes auto, cpu, cuda or cuda:INDEX"),
+        ("cartpole", {"device": "gpu"}, "device=gpu: is not allowed; device takes auto, cpu, cuda or cuda:INDEX"),
         ("cartpole,shop", {}, "unknown env ''cartpole,shop''"),
         ("./gone.py", {}, "env=./gone.py: there is no such file."),
     ],

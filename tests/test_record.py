@@ -296,7 +296,7 @@ def test_scores_far_away_are_named_but_do_not_flatten_the_curve(tmp_path):
     assert {"random  1.7", "human  30.5", "↑ far  400", "↓ lowest  -900"} <= set(words)
     assert words[0] == "dqn on breakout"
     assert re.fullmatch(
-        r"60,000 steps   ·   1m 01s   ·   last evaluation: mean \S+ \[\S+, \S+\] over 20 games", words[1]
+        r"60,000 steps   ·   1m 01s   ·   last evaluation: return mean \S+ \[\S+, \S+\] over 20 games", words[1]
     )
     figure.canvas.draw()
     assert axes.get_legend_handles_labels()[1] == [

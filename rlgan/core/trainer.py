@@ -258,10 +258,8 @@ class Trainer:
         now = time.perf_counter()
         row["time"] = {"wall": now - self.clock["start"], "seconds": now - began}
         self.clock["last"] += now - began
-        score = row[self.best_by]
-        self.improved = self.best is None or score > self.best
-        if self.improved:
-            self.best = score
+        if self.best is None or row[self.best_by] > self.best:
+            self.best, self.improved = row[self.best_by], True
         self.at["evaluate"] = self.stream.rows
         self.output.record.write(row)
         self.output.live.show(row)
