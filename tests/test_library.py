@@ -92,7 +92,7 @@ def test_make_a_simulator_and_a_file() -> None:
         ("cartpole", {"max_steps": 0.5}, "env.max_steps=0.5: is not a whole number"),
         ("cartpole", {"n": 0}, "copies=0: must be greater than or equal to 1"),
         ("cartpole", {"device": "gpu"}, "device=gpu: is not allowed; device takes auto, cpu, cuda or cuda:INDEX"),
-        ("cartpole,shop", {}, "unknown env ''cartpole,shop''"),
+        ("cartpole,shop", {}, "unknown env 'cartpole,shop'"),
         ("./gone.py", {}, "env=./gone.py: there is no such file."),
     ],
 )
@@ -119,7 +119,7 @@ def test_run_equals_the_command_line(finished: rlgan.Finished, tmp_path: Path) -
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text()) == yaml.safe_load(
         (finished.dir / "config.yaml").read_text()
     )
-    ours, theirs = (checkpoint.newest(f / "checkpoints").tree["agent"]["q"] for f in (finished.dir, tmp_path / "run"))
+    ours, theirs = (checkpoint.newest(f / "checkpoints").tree["learner"]["q"] for f in (finished.dir, tmp_path / "run"))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
@@ -196,7 +196,7 @@ def test_ctrl_c_saves_and_raises(tmp_path: Path) -> None:
 
 def q_values(folder: Path, obs: np.ndarray) -> np.ndarray:
     """The network of the newest checkpoint, by hand."""
-    q = {key: value.numpy() for key, value in checkpoint.newest(folder / "checkpoints").tree["agent"]["q"].items()}
+    q = {key: value.numpy() for key, value in checkpoint.newest(folder / "checkpoints").tree["learner"]["q"].items()}
     hidden = np.maximum(obs @ q["layers.0.weight"].T + q["layers.0.bias"], 0)
     return hidden @ q["layers.1.weight"].T + q["layers.1.bias"]
 
