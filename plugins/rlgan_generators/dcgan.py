@@ -22,6 +22,9 @@ from rlgan.hookspecs import hookimpl
 from rlgan.nn.torsos import Precision, compute_dtype
 from rlgan.specs import GeneratorSpec, Preset
 
+MAX_NORM = 100.0
+"""Of gradients: far above those of a healthy run."""
+
 
 @dataclass(frozen=True)
 class DCGANConfig:
@@ -39,8 +42,6 @@ class DCGANConfig:
     """Channels of the discriminator's first layer; the other layers are multiples of it."""
     average: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.995
     """Decay of the average over generators that samples come from; 0 takes the newest."""
-    max_grad_norm: Annotated[float, Gt(0)] = 100.0
-    """Global norm to which gradients are clipped."""
     precision: Precision = "auto"
     """Arithmetic of the convolutions; auto is bfloat16 where the processor has it. Weights stay float32."""
 
@@ -50,10 +51,8 @@ class DCGAN:
 
     def __init__(self, data: DataSet, config: DCGANConfig, device: torch.device) -> None:
         if data.real.dim() != 4 or data.real.shape[2] % 4 or data.real.shape[3] % 4:
-            raise UsageError(
-                f"dcgan makes images whose height and width are multiples of 4; this data set has samples of shape "
-                f"{tuple(data.real.shape[1:])}"
-            )
+            shape = tuple(data.real.shape[1:])
+            raise UsageError(f"dcgan makes images whose height and width are multiples of 4, this data set has {shape}")
         self.config, self.device = config, device
         self.dtype = compute_dtype(config.precision, device)
         shape = tuple(data.real.shape[1:])
@@ -77,9 +76,9 @@ class DCGAN:
             fake = self.generator(noise)
             on_real, on_fake = self.discriminator(real).float(), self.discriminator(fake.detach()).float()
             loss_d = discriminator_loss(on_real, on_fake)
-            optimise(self.discriminator_adam, loss_d, c.max_grad_norm)
+            optimise(self.discriminator_adam, loss_d, MAX_NORM)
             loss_g = generator_loss(self.discriminator(fake).float())
-        optimise(self.generator_adam, loss_g, c.max_grad_norm)
+        optimise(self.generator_adam, loss_g, MAX_NORM)
         soft_update(self.averaged, self.generator, 1 - c.average)
         scores = {"on_real": on_real.detach().sigmoid().mean(), "on_fake": on_fake.detach().sigmoid().mean()}
         return {"loss_d": loss_d.detach(), "loss_g": loss_g.detach(), **scores}
@@ -93,9 +92,8 @@ class DCGAN:
 
     def state_dict(self) -> dict[str, Any]:
         """Three networks and two optimisers."""
-        modules = {name: getattr(self, name).state_dict() for name in ("generator", "averaged", "discriminator")}
-        optimisers = {name: getattr(self, name).state_dict() for name in ("generator_adam", "discriminator_adam")}
-        return modules | optimisers
+        parts = ("generator", "averaged", "discriminator", "generator_adam", "discriminator_adam")
+        return {name: getattr(self, name).state_dict() for name in parts}
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Copy a saved state in."""
@@ -119,10 +117,10 @@ def make_generator(noise: int, width: int, shape: tuple[int, ...]) -> nn.Module:
     return nn.Sequential(
         nn.Linear(noise, 4 * width * height * width_, bias=False),
         nn.Unflatten(1, (4 * width, height, width_)),
-        normalised(4 * width),
+        nn.BatchNorm2d(4 * width, track_running_stats=False),
         nn.ReLU(),
         nn.ConvTranspose2d(4 * width, 2 * width, 4, 2, 1, bias=False),
-        normalised(2 * width),
+        nn.BatchNorm2d(2 * width, track_running_stats=False),
         nn.ReLU(),
         nn.ConvTranspose2d(2 * width, channels, 4, 2, 1),
         nn.Tanh(),
@@ -135,24 +133,17 @@ def make_discriminator(width: int, shape: tuple[int, ...]) -> nn.Module:
         nn.Conv2d(shape[0], width, 4, 2, 1),
         nn.LeakyReLU(0.2),
         nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False),
-        normalised(2 * width),
+        nn.BatchNorm2d(2 * width, track_running_stats=False),
         nn.LeakyReLU(0.2),
         nn.Flatten(),
         nn.Linear(2 * width * (shape[1] // 4) * (shape[2] // 4), 1),
     ).apply(initialise)
 
 
-def normalised(channels: int) -> nn.Module:
-    """Batch normalisation by each batch's own statistics: real and made images never mix, and nothing runs along."""
-    return nn.BatchNorm2d(channels, track_running_stats=False)
-
-
 def initialise(module: nn.Module) -> None:
     """Normal weights of deviation 0.02, as in the paper."""
     if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
 
 
 @hookimpl

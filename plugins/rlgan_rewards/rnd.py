@@ -19,7 +19,7 @@ from rlgan.core.optimise import Adam, optimise
 from rlgan.core.protocols import Batch, Spaces
 from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
-from rlgan.nn.torsos import Precision, value_network
+from rlgan.nn.torsos import value_network
 from rlgan.specs import RewardSpec
 
 
@@ -36,13 +36,11 @@ class RNDConfig:
     features: Annotated[int, Gt(0)] = 64
     """Outputs of the random network, which the predictor learns."""
     hidden: tuple[int, ...] = (128,)
-    """Widths of the hidden layers of both networks; images take a convolutional network instead."""
+    """Widths of both networks' hidden layers; images take a convolutional network instead."""
     every: Annotated[int, Gt(0)] = 4
     """Rows between updates of the predictor."""
     batch_size: Annotated[int, Gt(0)] = 64
     """Rows per update."""
-    precision: Precision = "auto"
-    """Arithmetic of convolutions."""
 
 
 class RND:
@@ -54,14 +52,13 @@ class RND:
         if not isinstance(spaces.observation, Box):
             raise UsageError(f"reward=rnd reads arrays, this env gives {spaces.observation}")
         self.config, self.every, self.batch_size = config, config.every, config.batch_size
-        make = (spaces.observation, config.features, config.hidden, config.precision, device)
+        make = (spaces.observation, config.features, config.hidden, "auto", device)
         self.random, self.predictor = value_network(*make).requires_grad_(False), value_network(*make)
         self.optimiser = Adam(self.predictor.parameters(), config.lr)
         self.images = len(spaces.observation.shape) == 3
         shape = () if self.images else spaces.observation.shape
         self.moments = {"mean": torch.zeros(shape, device=device), "square": torch.ones(shape, device=device)}
-        self.error = torch.ones((), device=device)
-        """Running mean of squared prediction errors."""
+        self.error = torch.ones((), device=device)  # running mean of squared prediction errors
 
     def reward(self, rows: Batch, learner: Any) -> Tensor:
         """Env's reward plus the bonus of the observation that each row leads to, (T, N)."""
@@ -91,16 +88,15 @@ class RND:
 
     def state_dict(self) -> dict[str, Any]:
         """Both networks, the optimiser and the scales."""
-        networks = {"random": self.random.state_dict(), "predictor": self.predictor.state_dict()}
-        return {**networks, "optimiser": self.optimiser.state_dict(), "moments": self.moments, "error": self.error}
+        parts = {name: getattr(self, name).state_dict() for name in ("random", "predictor", "optimiser")}
+        return parts | self.moments | {"error": self.error}
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Copy a saved state in."""
         for name in ("random", "predictor", "optimiser"):
             getattr(self, name).load_state_dict(tree[name])
-        for name, value in self.moments.items():
-            value.copy_(tree["moments"][name])
-        self.error.copy_(tree["error"])
+        for name, value in {**self.moments, "error": self.error}.items():
+            value.copy_(tree[name])
 
 
 @hookimpl
