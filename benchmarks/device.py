@@ -251,7 +251,7 @@ def learning(device: torch.device, small: bool) -> dict[str, Any]:
         code = session.train(config.resolve_one([*words, f"dir={folder}/run"], registry))
         wall = time.perf_counter() - began
         path = Path(folder) / "run" / "metrics.jsonl"
-        final, rows = record.last_evaluation(path), record.read(path)
+        final, rows = record.last_evaluation(path, "return_mean"), record.read(path)
     trained = [row for row in rows if row["kind"] == "train"]
     curve = [[row["step"], row["return_mean"]] for row in trained]
     reached = final["return_mean"] >= 475 or small

@@ -134,8 +134,9 @@ def _draft(cell: overrides.Cell, files: Mapping[str, Mapping[str, Any]], registr
         registry.allow(own, Path(own))
     named: dict[str, str] = {}
     for _, settings, typed in layers:
-        given = [key for key in (*ROLES, "preset") if settings.get(key)]
+        given = [key for key in (*ROLES, "preset") if key in settings]
         named |= {key: str(schema.convert(settings[key], str, typed)) for key in given}
+    named = {key: name for key, name in named.items() if name}
     roles = [role for role in ROLES if role in named]
     for role in roles:
         _collect(found, registry.find, ROLES[role], named[role].partition(":")[0] if role == "env" else named[role])

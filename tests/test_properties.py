@@ -135,7 +135,7 @@ def test_a_config_file_asks_for_the_same_run(registry: Registry, tmp_path: Path,
     again = config.resolve_one([f"@{path}"], registry)
     # the file resolves `auto`, and where a run lies is no part of what it is
     expected = dataclasses.replace(run.config, dir="", preset=run.preset.name if run.preset else "none")
-    assert (again.config, again.agent, again.env) == (expected, run.agent, run.env)
+    assert (again.config, again.parts) == (expected, run.parts)
     assert again.to_dict() == run.to_dict()
 
 
@@ -145,7 +145,7 @@ def test_the_words_of_a_cell_ask_for_that_cell_alone(registry: Registry, dir: st
     words = ["agent=dqn", "env=cartpole", f"dir={schema.show(dir)}", "seed=0,1", f"agent.hidden={hidden}"]
     for run in config.resolve(words, registry):
         again = config.resolve_one(run.overrides, registry)
-        assert (again.config, again.agent, again.env) == (run.config, run.agent, run.env)
+        assert (again.config, again.parts) == (run.config, run.parts)
 
 
 # --- the ring ---

@@ -333,7 +333,7 @@ def test_short_runs_are_drawn_too(tmp_path, rows):
     assert curve.draw(tmp_path, "short", "return_mean", [Score("random", 1.0, "")]).stat().st_size > 5_000
     figure, _, words = texts(tmp_path)
     drawn = any(isinstance(row["return_mean"], float) for row in rows)
-    assert ("no game has ended yet" in words) == (not drawn), figure
+    assert ("nothing to show yet" in words) == (not drawn), figure
 
 
 def test_the_interval_holds_the_mean_in_95_of_100_cases():

@@ -78,7 +78,7 @@ class Pendulum:
         def swing_up(state: State, rng: Generator | None) -> Tensor:
             angle, velocity = wrap(state["x"][:, :1]), state["x"][:, 1:]
             missing = 1.5 * self.gravity / LENGTH * (1 - angle.cos()) - velocity.square() / 2
-            hold = -(10 * angle + 2 * velocity)
+            hold = -(10 * angle + 2 * velocity).clamp(-MAX_TORQUE, MAX_TORQUE)
             return torch.where(angle.abs() < 0.5, hold, MAX_TORQUE * (missing * velocity).sign())
 
         return {"random": random, "energy swing-up": swing_up, ZOO.who: Bound(ZOO.value, "published score", ZOO.source)}
