@@ -114,7 +114,7 @@ def setting(key: schema.Key) -> st.SearchStrategy[Any]:
     return HINTS[bare] if bare in HINTS else st.sampled_from(bare.__args__)
 
 
-FREE = ("agent", "env", "device", "preset", "trackers")
+FREE = ("agent", "env", "generator", "data", "reward", "device", "preset", "trackers")
 """Keys whose values must name something that exists."""
 
 
