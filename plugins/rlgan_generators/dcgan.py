@@ -149,7 +149,7 @@ def initialise(module: nn.Module) -> None:
 @hookimpl
 def rlgan_specs() -> Iterable[GeneratorSpec]:
     """DCGAN and its settings for digits."""
-    note = "expect digits after a minute and 85% or more of them recognised at the end, in about 3 minutes"
+    note = "expect digits after half a minute and about 60% of them recognised at the end, in about 2 minutes"
     yield GeneratorSpec(
         "dcgan",
         DCGAN,
