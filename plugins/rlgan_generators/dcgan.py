@@ -85,9 +85,11 @@ class DCGAN:
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
-        """Return n images (n, C, H, W) uint8 by the averaged generator, normalised over each thousand of them."""
-        noise = torch.randn(n, self.config.noise, device=self.device)
-        images = torch.cat([self.averaged(part) for part in noise.split(1_000)])
+        """Return n images (n, C, H, W) uint8 by the averaged generator."""
+        # whole batches as in training, by whose statistics images are normalised: one image alone would be another
+        size = self.config.batch_size
+        noise = torch.randn(-(-n // size), size, self.config.noise, device=self.device)
+        images = torch.cat([self.averaged(part) for part in noise])[:n]
         return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
     def state_dict(self) -> dict[str, Any]:
