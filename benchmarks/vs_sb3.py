@@ -59,8 +59,8 @@ ROWS = {
         (
             *("agent=dqn", "env=breakout", "preset=breakout-1m", NO_CHECKPOINTS, "record.every=400"),
             *("agent.learning_starts=2000", "agent.epsilon_steps=2000", "eval.episodes=1"),
-            # as the peer learns: one step, no double targets
-            *("agent.n_step=1", "agent.double=false"),
+            # as the peer learns: every 4 steps, one step, no double targets
+            *("agent.train_every=4", "agent.n_step=1", "agent.double=false"),
         ),
         8_000,
         ("eager",),

@@ -73,7 +73,7 @@ class DQNConfig:
     hidden: tuple[int, ...] = (128, 128)
     """Widths of the hidden layers for vectors; images take NatureCNN, boards of few cells PlanesCNN."""
     precision: Precision = "auto"
-    """Arithmetic of NatureCNN; auto is bfloat16 where the processor has it. Weights and optimiser stay float32."""
+    """Arithmetic of NatureCNN; auto is bfloat16 where it is faster. Weights and optimiser stay float32."""
 
 
 class DQN:
@@ -232,6 +232,7 @@ BREAKOUT_1M = ATARI | {
     "agent.n_step": 3,
     "agent.capacity": 100_000,
     "agent.learning_starts": 20_000,
+    "agent.train_every": 8,
     "agent.epsilon_steps": 100_000,
     "agent.sync_every": 250,
 }

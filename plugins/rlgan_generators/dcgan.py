@@ -43,7 +43,7 @@ class DCGANConfig:
     average: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.995
     """Decay of the average over generators that samples come from; 0 takes the newest."""
     precision: Precision = "auto"
-    """Arithmetic of the convolutions; auto is bfloat16 where the processor has it. Weights stay float32."""
+    """Arithmetic of the convolutions; auto is bfloat16 where it is faster. Weights stay float32."""
 
 
 class DCGAN:

@@ -32,7 +32,7 @@ from rlgan.report.trackers import Trackers
 from rlgan.store import checkpoint, tree
 from rlgan.store.segments import read_segment, write_segment
 
-PIECE_BYTES = 64 << 20
+PIECE_BYTES = 8 << 20
 """Size before compression of one segment of replay rows."""
 MEND = "Lower the learning rate or the gradient norm and start again"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -91,14 +92,25 @@ class PlanesCNN(nn.Module):
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Resolve ``auto``: bfloat16 where the processor multiplies it natively, float32 elsewhere."""
+    """Resolve ``auto``: bfloat16 where the processor multiplies it faster, float32 elsewhere.
+
+    Those are GPUs, processors with AMX tiles and AMD's with AVX512-BF16. Intel's AVX512-BF16 alone has half the rate of
+    float32 (85 and 160 GFLOP/s a core), and a NatureCNN update takes 1.5 times as long in it.
+    """
     if precision == "auto":
         if device.type == "cuda":
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
+            faster = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
-            native = torch.cpu._is_avx512_bf16_supported() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        return torch.bfloat16 if native else torch.float32
+            faster = torch.ops.mkldnn._is_mkldnn_bf16_supported() and (
+                torch.cpu._is_amx_tile_supported() or (torch.cpu._is_avx512_bf16_supported() and _made_by_amd())
+            )
+        return torch.bfloat16 if faster else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def _made_by_amd() -> bool:
+    info = Path("/proc/cpuinfo")
+    return info.exists() and "AuthenticAMD" in info.read_text(encoding="utf-8")
 
 
 def value_network(
