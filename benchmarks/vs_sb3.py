@@ -1,7 +1,8 @@
 """This project beside stable-baselines3, alternately in one run, each process at its side's own best thread count.
 
 Same algorithm, same settings; only the number of env copies is each side's own choice. A round runs every side once, so
-a round's ratio is between numbers taken minutes apart on the same machine. Rows:
+a round's ratio is between numbers taken minutes apart on the same machine. Beside them runs the limit: a bare loop
+(`bare_side.py`) without a toolkit around it. Rows:
 
 dqn-cartpole      steady steps/s, the zoo's settings (128 updates of 64 per 256 steps, 256-256)
 dqn-breakout      steps/s while learning on the real game (32 per 4 steps, NatureCNN), exploration over
@@ -32,7 +33,8 @@ THREADS = (1, 2)
 PATIENCE = 3
 """A trial that takes this many times as long as the fastest one of its side is given up: beside other work, two threads
 can spin on barriers and fall to a hundredth."""
-PEER = "sb3"
+PEER, BARE = "sb3", "bare"
+SCRIPTS = {PEER: "sb3_side.py", BARE: "bare_side.py"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Row:
     trial: int = 0
     """Steps of the trials that choose the thread count."""
     unit: str = "steps/s"
+    bare: bool = True
+    """Whether there is a bare loop."""
 
 
 NO_CHECKPOINTS = "checkpoint.every=1G"
@@ -68,17 +72,17 @@ ROWS = {
         learning_starts=2_000,
         trial=5_000,
     ),
-    "process-cartpole": Row(ZOO, 50_000, ("auto",), trial=10_000, unit="s"),
+    "process-cartpole": Row(ZOO, 50_000, ("auto",), trial=10_000, unit="s", bare=False),
 }
 
 
 def command(name: str, side: str, threads: int, steps: int, folder: Path) -> list[str]:
     """Give the command of one process."""
     row = ROWS[name]
-    if side == PEER:
+    if side in SCRIPTS:
         numbers = {"steps": steps, "warm": row.warm, "learning-starts": row.learning_starts, "threads": threads}
         flags = [word for key, value in numbers.items() for word in (f"--{key}", str(value))]
-        return [sys.executable, str(HERE / "sb3_side.py"), name, *flags]
+        return [sys.executable, str(HERE / SCRIPTS[side]), name, *flags]
     words = [*row.words, f"steps={steps}", f"capture={side}", f"threads={threads}", f"dir={folder}"]
     return [sys.executable, "-m", "rlgan", "run", *words]
 
@@ -100,7 +104,7 @@ def measure(name: str, side: str, threads: int, steps: int, limit: float | None 
             raise SystemExit(f"{shlex.join(done.args)}\nended with {done.returncode}:\n{done.stderr[-2000:]}")
         if row.unit == "s":
             return seconds
-        if side == PEER:
+        if side in SCRIPTS:
             return float(json.loads(done.stdout.splitlines()[-1])["steps_per_s"])
         return slope(folder / "metrics.jsonl", row.warm)
 
@@ -135,7 +139,7 @@ def trial(name: str, side: str, steps: int) -> dict[int, float]:
 def compare(name: str, rounds: int, steps: int, captures: tuple[str, ...]) -> dict[str, Any]:
     """Choose each side's thread count by trials, then run the rounds."""
     row = ROWS[name]
-    sides = (PEER, *captures)
+    sides = (PEER, *captures, *([BARE] if row.bare else []))
     better = min if row.unit == "s" else max
     trials = {side: trial(name, side, min(row.trial, steps)) for side in sides}
     best = {side: better(found, key=lambda t: found[t]) for side, found in trials.items()}
@@ -159,6 +163,7 @@ def compare(name: str, rounds: int, steps: int, captures: tuple[str, ...]) -> di
         "median": {label(side): value for side, value in medians.items()},
         "ratio_of_medians": {label(side): medians[side] / medians[PEER] for side in captures},
         "ratios_by_round": {label(side): values for side, values in ratios.items()},
+        "share_of_bare": {label(side): medians[side] / medians[BARE] for side in captures} if row.bare else {},
         "load_before_each": loads,
         "commands": {label(s): shown(command(name, s, best[s], steps, folder)) for s in sides},
         "machine": machine.describe(),
@@ -168,7 +173,7 @@ def compare(name: str, rounds: int, steps: int, captures: tuple[str, ...]) -> di
 
 def label(side: str) -> str:
     """Name a side for people."""
-    return side if side == PEER else f"rlgan {side}"
+    return side if side in SCRIPTS else f"rlgan {side}"
 
 
 def shown(words: list[str]) -> str:
@@ -199,6 +204,8 @@ def main() -> None:
             ratio = result["ratio_of_medians"].get(side)
             by_round = ", ".join(f"{value:.2f}" for value in result["ratios_by_round"].get(side, ()))
             beside = f"   {ratio:.2f}x of {PEER}'s (by round {by_round})" if ratio else ""
+            if share := result["share_of_bare"].get(side):
+                beside += f", {share:.2f} of the bare loop's"
             raw = " ".join(f"{value:.1f}" for value in result["raw"][side])
             print(f"  {side:14} {result['threads'][side]} threads  median {value:8.1f}   raw {raw}{beside}")
         print(f"  written to {path.relative_to(HERE.parent)}\n", flush=True)
