@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlgan.core.protocols import Batch
+from rlgan.core.protocols import Batch, mapped
 from rlgan.core.returns import n_step
 
 
@@ -172,41 +172,37 @@ class Ring:
         self.written = list(tree["written"])
 
 
-class RolloutBuffer:
-    """T rows of N copies and, as row T, the next observation."""
-
-    def __init__(self, horizon: int, copies: int) -> None:
-        self.horizon, self.copies = horizon, copies
-        self.fields: Batch = {}
-
-    def write(self, t: int, columns: slice, row: Batch) -> None:
-        """Store row t of some copies; the fields of the first row decide the allocation."""
-        for name, value in row.items():
-            if name not in self.fields:
-                rows = self.horizon + (name == "obs")
-                self.fields[name] = torch.zeros(
-                    (rows, self.copies, *value.shape[1:]), dtype=value.dtype, device=value.device
-                )
-            self.fields[name][t, columns].copy_(value)
+def stacked(rows: list[list[Batch]], last: list[Any]) -> Batch:
+    """Time-first fields (T, N, ...) from the rows of each group of copies; ``last`` ends ``obs`` as row T."""
+    fields = {}
+    for name in rows[0][0]:
+        groups = [[row[name] for row in group] for group in rows]
+        if name == "obs":
+            groups = [[*group, end] for group, end in zip(groups, last, strict=True)]
+        columns = [mapped(lambda *column: torch.stack(column), *group) for group in groups]
+        fields[name] = columns[0] if len(columns) == 1 else mapped(lambda *parts: torch.cat(parts, 1), *columns)
+    return fields
 
 
-def minibatches(fields: Batch, size: int, epochs: int) -> Iterator[Batch]:
-    """Yield shuffled minibatches of a prepared rollout for each epoch.
+def minibatches(fields: Batch, size: int | None, epochs: int) -> Iterator[Batch]:
+    """Yield the minibatches of a prepared rollout for each epoch, with a ``weight`` of mean 1, 0 on invalid rows.
 
-    ``fields`` are (T, N, ...). Valid rows come first in each epoch's order and wrap around, so every minibatch has
-    ``size`` rows and every valid row is seen; ``weight`` is 1 on valid rows.
+    ``fields`` are (T, N, ...). Without a size a minibatch is the whole rollout. With one, rows are shuffled: valid ones
+    come first in each epoch's order and wrap around, so every minibatch has ``size`` rows and every valid row is seen.
     """
-    valid = fields["valid"].reshape(-1)
-    flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in fields.items()}
+    flat = mapped(lambda x: x.flatten(0, 1), fields)
+    valid = flat["valid"]
+    weight = valid.to(flat["reward"].dtype)
+    if size is None:
+        for _ in range(epochs):
+            yield {**flat, "weight": weight / weight.mean().clamp_min(1e-8)}
+        return
     count = len(valid)
     if count % size:
         raise ValueError(f"a rollout of {count} rows cannot be cut into minibatches of {size}")
+    flat["weight"] = weight
     for _ in range(epochs):
         order = (torch.rand(count, device=valid.device) + 2 * (~valid)).argsort()
         place = torch.arange(count, device=valid.device) % valid.sum().clamp_min(1)
-        order = order[place]
-        for start in range(0, count, size):
-            index = order[start : start + size]
-            batch = {name: value.index_select(0, index) for name, value in flat.items()}
-            batch["weight"] = batch["valid"].to(batch["reward"].dtype)
-            yield batch
+        for index in order[place].split(size):
+            yield mapped(lambda x, index=index: x.index_select(0, index), flat)

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+
+class Optimiser(Protocol):
+    """What `optimise` steps with."""
+
+    parameters: list[Tensor]
+    lr: Tensor
+    """Learning rate () on the device."""
+
+    def step(self, gradients: list[Tensor], divisor: Tensor) -> None:
+        """Step along the gradients divided by ``divisor`` ()."""
+        ...
 
 
 class Adam:
@@ -83,7 +95,42 @@ class Adam:
         torch._foreach_copy_(self.second, tree["second"])
 
 
-def optimise(optimiser: Adam, loss: Tensor, max_norm: float) -> Tensor:
+class RMSProp:
+    """RMSProp (Tieleman & Hinton 2012) as TensorFlow 1 has it, with which the published A2C results were made.
+
+    ``p -= lr g / sqrt(v + eps)``, where ``v`` is the decayed mean of squares and starts at 1: early steps are small,
+    and ``eps`` stands inside the root.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, decay: float = 0.99, eps: float = 1e-5) -> None:
+        self.parameters: list[Tensor] = list(parameters)
+        self.decay, self.eps = decay, eps
+        self.lr = torch.tensor(lr, device=self.parameters[0].device)
+        self.squares = [torch.ones_like(p) for p in self.parameters]
+
+    def step(self, gradients: list[Tensor], divisor: Tensor) -> None:
+        """Step along the gradients divided by ``divisor`` ()."""
+        torch._foreach_div_(gradients, divisor)
+        torch._foreach_mul_(self.squares, self.decay)
+        torch._foreach_addcmul_(self.squares, gradients, gradients, 1 - self.decay)
+        root = torch._foreach_add(self.squares, self.eps)
+        torch._foreach_sqrt_(root)
+        torch._foreach_div_(gradients, root)
+        torch._foreach_mul_(gradients, -self.lr)
+        torch._foreach_add_(self.parameters, gradients)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The decayed squares and the learning rate."""
+        return {"lr": self.lr, "squares": self.squares}
+
+    @torch.no_grad()
+    def load_state_dict(self, tree: dict[str, Any]) -> None:
+        """Copy a saved state in."""
+        self.lr.copy_(tree["lr"])
+        torch._foreach_copy_(self.squares, tree["squares"])
+
+
+def optimise(optimiser: Optimiser, loss: Tensor, max_norm: float) -> Tensor:
     """Backward, clip the global norm, step. Returns the norm before clipping, ()."""
     gradients = list(torch.autograd.grad(loss, optimiser.parameters))
     with torch.no_grad():

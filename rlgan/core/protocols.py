@@ -11,11 +11,21 @@ import torch
 from gymnasium.spaces import Space
 from torch import Tensor
 
-Batch = dict[str, Tensor]
+Observation = Any
+"""A tensor (n, ...), or a dict of them where the space is a Dict."""
+Batch = dict[str, Any]
+"""Tensors by name; ``obs``, ``next_obs`` and ``final_obs`` are observations."""
 State = dict[str, Tensor]
 Step = dict[str, Tensor]
 """What one vector step gives: the next ``obs``; ``reward, terminated, truncated, valid`` of the row just stepped, and
 whether a game was ``over`` with it; and whether the next row is the ``first`` of an episode."""
+
+
+def mapped(fn: Callable[..., Any], *values: Any) -> Any:
+    """``fn`` of tensors, or part by part of dicts of tensors."""
+    if isinstance(values[0], dict):
+        return {key: mapped(fn, *(value[key] for value in values)) for key in values[0]}
+    return fn(*values)
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ class Env(Protocol):
         """Draw n starting states; every tensor is (n, ...)."""
         ...
 
-    def observe(self, state: State) -> Tensor:
+    def observe(self, state: State) -> Observation:
         """Return what the agent sees of each state, (n, ...)."""
         ...
 
@@ -83,8 +93,11 @@ class Rollouts:
     """On-policy rows: collect a horizon, prepare it once, pass over it in minibatches."""
 
     horizon: int
-    minibatch: int
+    """Rows of each copy."""
+    minibatch: int | None = None
+    """Rows of one update; None is the whole rollout, in order."""
     epochs: int = 1
+    """Passes over the rollout."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +142,7 @@ class Phase:
     unit: Literal["steps", "updates"] = "steps"
     prepare: Callable[[Batch], Batch] | None = None
     """Rollouts only: once per rollout, under the parameters that collected it. It is given rows (T, N, ...) with the
-    true ``next_obs``, and ``obs`` (T + 1, N, ...)."""
+    true ``next_obs``, and ``obs`` (T + 1, N, ...). It may clear ``valid`` where rows shall not be learned from."""
     periodic: tuple[tuple[int, Callable[[], None]], ...] = ()
     """``(k, f)``: f runs after every k-th update, outside of what is captured. Counted on the host, so that rare and
     costly work (copying a large target network) costs nothing in between."""
@@ -158,7 +171,7 @@ class Agent(Learner, Protocol):
         """Fresh recurrent state of n copies, or None."""
         ...
 
-    def act(self, obs: Tensor, carry: Any, step: Tensor, explore: bool) -> tuple[Batch, Any]:
+    def act(self, obs: Observation, carry: Any, step: Tensor, explore: bool) -> tuple[Batch, Any]:
         """Return ``{"action": (n, ...), extras}`` and the next carry; ``step`` () int64 counts agent steps so far.
 
         ``explore=False`` is the evaluation of the protocol, which may keep a small epsilon.

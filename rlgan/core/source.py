@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -9,8 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from rlgan.core.buffers import Ring, RolloutBuffer, minibatches
-from rlgan.core.protocols import Batch, Phase, Replay, Rollouts, Samples
+from rlgan.core.buffers import Ring, minibatches, stacked
+from rlgan.core.protocols import Batch, Phase, Replay, Rollouts, Samples, mapped
 from rlgan.core.reward import RewardStage
 from rlgan.core.stream import DataStream, Stream, whole
 from rlgan.errors import UsageError
@@ -119,14 +120,19 @@ class ReplaySource:
 
 
 class RolloutSource:
-    """Collect a horizon, prepare it once, then pass over it in shuffled minibatches."""
+    """Collect a horizon, prepare it once, then pass over it in minibatches."""
 
     def __init__(self, spec: Rollouts, stream: Stream, phase: Phase, reward: RewardStage | None) -> None:
-        count = spec.horizon * stream.env.num_envs
-        if count % spec.minibatch:
-            raise UsageError(f"minibatch {spec.minibatch} does not divide {count} rows (horizon x copies)")
+        self.rows = spec.horizon * stream.env.num_envs
+        size = spec.minibatch or self.rows
+        if self.rows % size:
+            raise UsageError(
+                f"minibatch {size} does not divide the {self.rows} rows of a rollout, {spec.horizon} (horizon) x "
+                f"{stream.env.num_envs} (copies): write agent.minibatch={math.gcd(self.rows, size)}, or change these"
+            )
         self.spec, self.stream, self.prepare, self.reward = spec, stream, phase.prepare, reward
-        self.buffer = RolloutBuffer(spec.horizon, stream.env.num_envs)
+        self.count = spec.epochs * self.rows // size
+        """Minibatches of one rollout."""
         self.remaining = 0
         self.batches: Iterator[Batch] = iter(())
         self.boundary = True
@@ -134,38 +140,34 @@ class RolloutSource:
     def next(self) -> Batch | None:
         """Collect a rollout when the last one is used up, and hand out its minibatches."""
         if self.boundary:
-            self._collect()
+            self.batches = minibatches(self._collect(), self.spec.minibatch, self.spec.epochs)
+            self.remaining = self.count
         batch = next(self.batches)
         batch["step"] = self.stream.step
         self.remaining -= 1
         self.boundary = self.remaining == 0
         return batch
 
-    def _collect(self) -> None:
+    def _collect(self) -> Batch:
         spec, stream = self.spec, self.stream
-        last = spec.horizon - 1
+        groups = range(len(stream.columns))
+        rows: list[list[Batch]] = [[] for _ in groups]
         for t in range(spec.horizon):
-            for g, columns in enumerate(stream.columns):
-                self.buffer.write(t, columns, stream.receive(g))
-                if t < last and stream.env.flies:
+            for g in groups:
+                rows[g].append(stream.receive(g))
+                if t < spec.horizon - 1 and stream.env.flies:
                     stream.launch(g)
-        fields = self.buffer.fields
-        for g, columns in enumerate(stream.columns):
-            fields["obs"][spec.horizon, columns].copy_(stream.obs[g])
-        rollout = dict(fields)
-        rollout["next_obs"] = _following(rollout, rollout["obs"][1:])
-        rollout.pop("final_obs", None)
+        rollout = stacked(rows, stream.obs)
+        rollout["next_obs"] = _following(rollout, mapped(lambda x: x[1:], rollout["obs"]))
         if self.reward:
-            raw = rollout | {"obs": rollout["obs"][: spec.horizon]}
+            raw = rollout | {"obs": mapped(lambda x: x[:-1], rollout["obs"])}
             rollout["reward"] = self.reward(raw)
-            self.reward.learn(spec.horizon * stream.env.num_envs, lambda count: _rows_of(raw, count))
+            self.reward.learn(self.rows, lambda count: _rows_of(raw, count))
         if self.prepare is not None:
             with torch.no_grad():
                 rollout = self.prepare(rollout)
-        rollout["obs"] = rollout["obs"][: spec.horizon]
-        del rollout["next_obs"]
-        self.batches = minibatches(rollout, spec.minibatch, spec.epochs)
-        self.remaining = spec.epochs * spec.horizon * stream.env.num_envs // spec.minibatch
+        rollout["obs"] = mapped(lambda x: x[:-1], rollout["obs"])
+        return {name: value for name, value in rollout.items() if name not in ("next_obs", "final_obs")}
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: at a boundary a rollout is used up."""
@@ -228,17 +230,21 @@ def make_source(phase: Phase, stream: Stream | DataStream, reward: RewardStage |
     return RolloutSource(spec, stream, phase, reward)
 
 
-def _following(rows: Batch, shown: Tensor) -> Tensor:
+def _following(rows: Batch, shown: Any) -> Any:
     """The true next observations: ``shown``, but the final one where a simulator resets in the same step."""
-    if (final := rows.get("final_obs")) is None:
+    if "final_obs" not in rows:
         return shown
     ended = rows["terminated"] | rows["truncated"]
-    return torch.where(ended.view(*ended.shape, *[1] * (final.dim() - ended.dim())), final, shown)
+
+    def choose(final: Tensor, shown: Tensor) -> Tensor:
+        return torch.where(ended.view(*ended.shape, *[1] * (final.dim() - ended.dim())), final, shown)
+
+    return mapped(choose, rows["final_obs"], shown)
 
 
 def _rows_of(rollout: Batch, count: int) -> Batch:
     """Draw rows of a rollout (T, N, ...) with replacement, as (1, count, ...)."""
     total = rollout["reward"].numel()
     index = torch.randint(total, (count,), device=rollout["reward"].device)
-    rows = {name: value.flatten(0, 1).index_select(0, index)[None] for name, value in rollout.items()}
+    rows = mapped(lambda x: x.flatten(0, 1).index_select(0, index)[None], rollout)
     return rows | {"weight": rows["valid"].to(rows["reward"].dtype)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -21,18 +21,27 @@ BOARD = 24
 
 
 class MLP(nn.Module):
-    """Fully connected layers with ReLU between them: (B, inputs) to (B, outputs)."""
+    """Fully connected layers with an activation between them: (B, inputs) to (B, outputs)."""
 
-    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int) -> None:
+    def __init__(
+        self, inputs: int, hidden: Sequence[int], outputs: int, activation: Callable[[Tensor], Tensor] = F.relu
+    ) -> None:
         super().__init__()
+        self.activation = activation
         sizes = (inputs, *hidden, outputs)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+
+    def start(self, gain: float) -> None:
+        """Set all layers orthogonal with gain sqrt(2) but the last, which has ``gain``, and all biases 0."""
+        for layer in self.layers:
+            nn.init.orthogonal_(layer.weight, gain if layer is self.layers[-1] else math.sqrt(2))  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """Flatten all but the first dimension and apply the layers."""
         x = x.flatten(1).float()
         for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
+            x = self.activation(layer(x))
         return self.layers[-1](x)
 
 
@@ -122,17 +131,26 @@ def value_network(
         UsageError: Images of other sizes, and spaces that are no Box.
     """
     if isinstance(space, Box) and len(space.shape) == 3:
-        sides = space.shape[1:]
-        if sides == (84, 84):
-            return NatureCNN(space.shape[0], outputs, compute_dtype(precision, device)).to(device)
-        if all(3 <= side <= BOARD for side in sides):
-            bound = float(max(abs(space.low.min()), abs(space.high.max())))
-            scale = 1 / bound if 0 < bound < math.inf else 1.0
-            return PlanesCNN(space.shape, outputs, scale).to(device)
-        raise UsageError(
-            f"images must be (frames, 84, 84) for NatureCNN or (planes, H, W) with 3 to {BOARD} cells a side for "
-            f"PlanesCNN, this env gives {space.shape}: resize them in the env"
-        )
+        return image_network(space, outputs, precision, device)
     if isinstance(space, Box):
         return MLP(int(torch.tensor(space.shape).prod()), hidden, outputs).to(device)
     raise UsageError(f"no network for observations of {space}; write an env whose observations are a Box")
+
+
+def image_network(space: Box, outputs: int, precision: Precision, device: torch.device) -> NatureCNN | PlanesCNN:
+    """NatureCNN for stacked 84x84 frames, PlanesCNN for boards.
+
+    Raises:
+        UsageError: images of other sizes.
+    """
+    sides = space.shape[1:]
+    if sides == (84, 84):
+        return NatureCNN(space.shape[0], outputs, compute_dtype(precision, device)).to(device)
+    if all(3 <= side <= BOARD for side in sides):
+        bound = float(max(abs(space.low.min()), abs(space.high.max())))
+        scale = 1 / bound if 0 < bound < math.inf else 1.0
+        return PlanesCNN(space.shape, outputs, scale).to(device)
+    raise UsageError(
+        f"images must be (frames, 84, 84) for NatureCNN or (planes, H, W) with 3 to {BOARD} cells a side for "
+        f"PlanesCNN, this env gives {space.shape}: resize them in the env"
+    )

@@ -1,0 +1,225 @@
+"""PPO (Schulman et al. 2017) with generalised advantage estimation: clipped policy gradients over several epochs.
+
+Differs from the paper: advantages are normalised in each minibatch, gradients are clipped, layers start orthogonal, as
+in the implementations that published results come from. Schedules count agent steps summed over copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Gt, Interval
+from gymnasium.spaces import Space
+from torch import Tensor
+
+from rlgan.core.optimise import Adam, optimise
+from rlgan.core.protocols import Batch, Observation, Phase, Rollouts, Spaces
+from rlgan.core.returns import gae
+from rlgan.core.schedule import linear
+from rlgan.hookspecs import hookimpl
+from rlgan.nn.actor_critic import ActorCritic, unfit
+from rlgan.nn.torsos import Precision
+from rlgan.specs import AgentSpec, Preset
+
+Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Settings of PPO."""
+
+    lr: Annotated[float, Gt(0)] = 3e-4
+    """Adam step size."""
+    lr_end: Fraction = 1.0
+    """Fraction of lr that is left at the end of the run, reached linearly; 1 keeps it constant."""
+    adam_eps: Annotated[float, Gt(0)] = 1e-5
+    """Added to the root of Adam's second moment."""
+    gamma: Fraction = 0.99
+    """Discount per step."""
+    lam: Fraction = 0.95
+    """How far advantages look ahead; 0 is one step, 1 the rest of the rollout."""
+    horizon: Annotated[int, Gt(0)] = 128
+    """Rows of each copy per rollout."""
+    minibatch: Annotated[int, Gt(1)] = 256
+    """Rows per update; it divides horizon x copies."""
+    epochs: Annotated[int, Gt(0)] = 4
+    """Passes over each rollout."""
+    clip: Annotated[float, Gt(0)] = 0.2
+    """How far the ratio of new to old probability may move from 1 before its gradient is cut off."""
+    clip_end: Fraction = 1.0
+    """Fraction of clip that is left at the end of the run, reached linearly; 1 keeps it constant."""
+    normalise: bool = True
+    """Give the advantages of each minibatch mean 0 and deviation 1."""
+    entropy: Annotated[float, Ge(0)] = 0.0
+    """Weight of the entropy bonus."""
+    value_weight: Annotated[float, Ge(0)] = 0.5
+    """Weight of the value's squared error."""
+    max_grad_norm: Annotated[float, Gt(0)] = 0.5
+    """Global norm to which gradients are clipped."""
+    clip_reward: bool = False
+    """Learn from the sign of rewards. Recorded and evaluated scores stay raw."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the hidden tanh layers for vectors, for policy and value each; images take a shared CNN instead."""
+    precision: Precision = "auto"
+    """Arithmetic of NatureCNN; auto is bfloat16 where the processor has it. Weights and optimiser stay float32."""
+
+
+class PPO:
+    """Satisfies Agent. Observations (n, ...); actions of a Discrete, MultiDiscrete or Box space."""
+
+    def __init__(self, spaces: Spaces, config: PPOConfig, device: torch.device) -> None:
+        self.config, self.steps = config, spaces.steps
+        self.net = ActorCritic(spaces.observation, spaces.action, config.hidden, config.precision, device)
+        self.optimiser = Adam(self.net.parameters(), config.lr, eps=config.adam_eps)
+
+    def carry(self, n: int) -> Any:
+        """Fresh recurrent state, if there is any."""
+        return self.net.carry(n)
+
+    def act(self, obs: Observation, carry: Any, step: Tensor, explore: bool) -> tuple[Batch, Any]:
+        """Draw from the policy; in evaluation take its most probable action."""
+        parameters, value, carry = self.net(obs, carry)
+        pi = self.net.distribution
+        if not explore:
+            return {"action": pi.action(pi.mode(parameters))}, carry
+        draw = pi.draw(parameters)
+        kept = {"draw": draw, "log_prob": pi.log_prob(parameters, draw), "value": value}
+        return {"action": pi.action(draw), **kept}, carry
+
+    def phases(self) -> list[Phase]:
+        """One phase: train from rollouts for the whole run."""
+        c = self.config
+        return [Phase("train", Rollouts(c.horizon, c.minibatch, c.epochs), self.update, prepare=self.prepare)]
+
+    def prepare(self, rollout: Batch) -> Batch:
+        """Add ``advantage`` and the value's ``target``, (T, N)."""
+        c, value = self.config, rollout["value"]
+        reward = rollout["reward"].sign() if c.clip_reward else rollout["reward"]
+        ends = rollout["terminated"], rollout["truncated"]
+        advantage = gae(reward, value, self.net.next_values(rollout), *ends, c.gamma, c.lam)
+        return {**rollout, "advantage": advantage, "target": advantage + value}
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One minibatch of rows (B, ...)."""
+        c = self.config
+        if c.lr_end < 1.0:
+            self.optimiser.lr.copy_(linear(batch["step"], c.lr, c.lr * c.lr_end, self.steps))
+        clip = linear(batch["step"], c.clip, c.clip * c.clip_end, self.steps) if c.clip_end < 1.0 else c.clip
+        loss, metrics = ppo_loss(self.net, batch, clip, c.value_weight, c.entropy, c.normalise)
+        norm = optimise(self.optimiser, loss, c.max_grad_norm)
+        return {**metrics, "grad_norm": norm}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The network and the optimiser."""
+        return {"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
+
+    def load_state_dict(self, tree: dict[str, Any]) -> None:
+        """Copy a saved state in."""
+        self.net.load_state_dict(tree["net"])
+        self.optimiser.load_state_dict(tree["optimiser"])
+
+
+def ppo_loss(
+    net: ActorCritic, batch: Batch, clip: Tensor | float, value_weight: float, entropy_weight: float, normalise: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """``-min(r A, clamp(r, 1 - clip, 1 + clip) A) + value_weight (V - target)^2 - entropy_weight H``, mean over rows.
+
+    ``r`` is the probability of the draw over the one that it was drawn with. Returns the loss () and metrics.
+    """
+    parameters, value, _ = net(batch["obs"])
+    pi, weight, advantage = net.distribution, batch["weight"], batch["advantage"]
+    if normalise:
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    change = pi.log_prob(parameters, batch["draw"]) - batch["log_prob"]
+    ratio = change.exp()
+    gain = torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+    policy_loss = -(gain * weight).mean()
+    value_loss = ((value - batch["target"]).square() * weight).mean()
+    entropy = (pi.entropy(parameters) * weight).mean()
+    loss = policy_loss + value_weight * value_loss - entropy_weight * entropy
+    with torch.no_grad():
+        metrics = {
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "kl": ((ratio - 1 - change) * weight).mean(),
+            "clipped": (((ratio - 1).abs() > clip) * weight).mean(),
+        }
+    return loss, {name: value.detach() for name, value in metrics.items()}
+
+
+def refuses(observation: Space, action: Space) -> str | None:
+    """Spaces that no actor-critic network fits."""
+    return unfit(observation, action)
+
+
+CARTPOLE = {
+    "steps": 100_000,
+    "copies": 8,
+    "agent.lr": 1e-3,
+    "agent.lr_end": 0.0,
+    "agent.gamma": 0.98,
+    "agent.lam": 0.8,
+    "agent.horizon": 32,
+    "agent.minibatch": 256,
+    "agent.epochs": 20,
+    "agent.clip_end": 0.0,
+}
+PENDULUM = {
+    "steps": 100_000,
+    "copies": 4,
+    "agent.lr": 1e-3,
+    "agent.gamma": 0.9,
+    "agent.horizon": 1024,
+    "agent.minibatch": 64,
+    "agent.epochs": 10,
+}
+LUNARLANDER = {
+    "steps": 1_000_000,
+    "copies": 16,
+    "agent.gamma": 0.999,
+    "agent.lam": 0.98,
+    "agent.horizon": 1024,
+    "agent.minibatch": 64,
+    "agent.epochs": 4,
+    "agent.entropy": 0.01,
+}
+BREAKOUT = {
+    "steps": 10_000_000,
+    "copies": 8,
+    "agent.lr": 2.5e-4,
+    "agent.lr_end": 0.0,
+    "agent.clip": 0.1,
+    "agent.clip_end": 0.0,
+    "agent.horizon": 128,
+    "agent.minibatch": 256,
+    "agent.epochs": 4,
+    "agent.entropy": 0.01,
+    "agent.clip_reward": True,
+}
+
+
+@hookimpl
+def rlgan_specs() -> Iterable[AgentSpec]:
+    """PPO and its tuned settings."""
+    yield AgentSpec(
+        "ppo",
+        PPO,
+        PPOConfig,
+        "proximal policy optimisation, discrete and continuous actions",
+        refuses,
+        presets=(
+            Preset(
+                "cartpole", "cartpole", CARTPOLE, True, "the settings of RL-Zoo; expect 475 or more of 500 at the end"
+            ),
+            Preset("pendulum", "pendulum", PENDULUM, True, "random play scores -1232"),
+            Preset("lunarlander", "gym:LunarLander-v3", LUNARLANDER, True, "the settings of RL-Zoo, which scores 242"),
+            Preset(
+                "breakout", "breakout", BREAKOUT, True, "the 10M-step protocol of RL-Zoo and CleanRL, which reach 400"
+            ),
+        ),
+        tags=("policy gradient", "on-policy", "discrete", "continuous"),
+    )
