@@ -10,6 +10,7 @@ from rlgan.core.optimise import Adam, optimise
 from rlgan.core.protocols import Spaces
 from rlgan.core.schedule import linear
 from rlgan.errors import UsageError
+from rlgan.nn import torsos
 from rlgan.nn.torsos import MLP, NatureCNN, PlanesCNN, value_network
 from rlgan_agents.dqn import DQN, DQNConfig, refuses, td_loss
 
@@ -214,3 +215,21 @@ def test_optimise_is_torchs_clip_and_adam():
         assert float(norm) == pytest.approx(float(expected), rel=1e-4)
     for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("bf16", "amx", "amd", "expected"),
+    [
+        (True, False, True, torch.bfloat16),
+        (True, True, False, torch.bfloat16),
+        (True, False, False, torch.float32),
+        (False, False, True, torch.float32),
+    ],
+)
+def test_auto_takes_bfloat16_only_where_it_is_faster(monkeypatch, bf16, amx, amd, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torsos, "_made_by_amd", lambda: amd)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: bf16, raising=False)
+    assert torsos.compute_dtype("auto", CPU) is expected
+    assert torsos.compute_dtype("bfloat16", CPU) is torch.bfloat16

@@ -210,7 +210,7 @@ def breakout(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_killed_breakout_five_times(breakout: tuple[Path, list[str]], tmp_path: Path, seed: int) -> None:
     base, words = breakout
-    kill_and_resume(tmp_path / "run", words, lines(base), seed, kills=2)
+    kill_and_resume(tmp_path / "run", words, lines(base), seed, kills=5)
     assert_equal(tmp_path / "run", base, 1500 // 8)
 
 
