@@ -135,18 +135,36 @@ def test_a_killed_generator_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     assert_equal(tmp_path / "run", tmp_path / "base", 0)
 
 
-@pytest.mark.parametrize("reward", ["rnd", "gail"])
-def test_a_killed_run_with_a_learned_reward_equals_an_uninterrupted_one(
-    cartpole: Path, tmp_path: Path, reward: str
-) -> None:
-    words = [*CARTPOLE, f"reward={reward}"]
-    if reward == "gail":
-        path = tmp_path / "demos.safetensors"
+@pytest.fixture(scope="module", params=["rnd", "gail"])
+def rewarded(
+    cartpole: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> tuple[Path, list[str]]:
+    folder = tmp_path_factory.mktemp(request.param)
+    words = [*CARTPOLE, f"reward={request.param}"]
+    if request.param == "gail":
+        path = folder / "demos.safetensors"
         finish(start("eval", str(cartpole), "episodes=5", f"demos={path}"))
         words.append(f"reward.demos={path}")
-    finish(start("run", *words, f"dir={tmp_path / 'base'}"))
-    kill_and_resume(tmp_path / "run", words, lines(tmp_path / "base"), seed=0, kills=2)
-    assert_equal(tmp_path / "run", tmp_path / "base", 1500 // 4)
+    finish(start("run", *words, f"dir={folder / 'base'}"))
+    return folder / "base", words
+
+
+def test_a_killed_run_with_a_learned_reward_equals_an_uninterrupted_one(
+    rewarded: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    base, words = rewarded
+    kill_and_resume(tmp_path / "run", words, lines(base), seed=0, kills=2)
+    assert_equal(tmp_path / "run", base, 1500 // 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_a_run_with_a_learned_reward_killed_five_times(
+    rewarded: tuple[Path, list[str]], tmp_path: Path, seed: int
+) -> None:
+    base, words = rewarded
+    kill_and_resume(tmp_path / "run", words, lines(base), seed, kills=5)
+    assert_equal(tmp_path / "run", base, 1500 // 4)
 
 
 @pytest.mark.slow

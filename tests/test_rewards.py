@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
+from safetensors.torch import save_file
 from torch import Tensor
 
 from rlgan.cli.main import main
@@ -92,7 +95,8 @@ def test_curiosity_fades_where_it_has_been() -> None:
     for _ in range(400):
         model.update({"next_obs": known + 0.01 * torch.randn_like(known), "weight": torch.ones(1, 64)})
     bonus = {
-        name: model.reward(rows(o, action, next_obs=o), None).mean() for name, o in (("known", known), ("new", new))
+        name: model.reward(rows(o, action, next_obs=o), None).mean().detach()
+        for name, o in (("known", known), ("new", new))
     }
     assert float(bonus["new"]) > 5 * float(bonus["known"]) > 0
 
@@ -122,19 +126,99 @@ def test_the_discriminator_prefers_demonstrations(tmp_path: Path) -> None:
     assert good > 2 * bad > 0
 
 
-def test_demonstrations_come_back_and_are_judged(tmp_path: Path) -> None:
+def test_nothing_is_paid_for_leaving_demonstrations_that_are_matched(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    obs, action = torch.randn(500, 2), torch.randint(2, (500,))
+    demos.save(tmp_path / "d", obs, action, {"env": "plane"})
+    model = GAIL(SPACES, GAILConfig(tmp_path / "d", lr=1e-3), CPU)
+    for _ in range(300):
+        drawn = torch.randint(500, (1, 128))
+        model.update(rows(obs[drawn], action[drawn], weight=torch.ones(1, 128)))
+    # no discriminator tells equals apart, so D = 1/2 and the reward log 2, inside and 9 deviations away; one whose
+    # gradient is drawn to a norm of 1 gives more than 1 on one of the sides
+    away = torch.tensor([[[0.0, 0.0], [9.0, 0.0], [-9.0, 0.0], [0.0, 9.0], [0.0, -9.0]]])
+    with torch.no_grad():
+        paid = model.reward(rows(away, torch.zeros(1, 5, dtype=torch.long)), None)
+    assert paid.flatten().tolist() == pytest.approx([math.log(2)] * 5, abs=0.25)
+
+
+def test_other_demonstrations_do_not_go_on_with_a_run(tmp_path: Path) -> None:
+    obs, action = torch.randn(9, 2), torch.zeros(9, dtype=torch.long)
+    demos.save(tmp_path / "d", obs, action, {"env": "plane"})
+    before = GAIL(SPACES, GAILConfig(tmp_path / "d"), CPU)
+    again = GAIL(SPACES, GAILConfig(tmp_path / "d"), CPU)
+    again.load_state_dict(before.state_dict())
+    seen = rows(obs[None], action[None])
+    assert torch.equal(again.reward(seen, None), before.reward(seen, None))
+    demos.save(tmp_path / "d", obs + 1, action, {"env": "plane"})
+    with pytest.raises(ValueError, match="holds other demonstrations by now"):
+        GAIL(SPACES, GAILConfig(tmp_path / "d"), CPU).load_state_dict(before.state_dict())
+
+
+def test_demonstrations_come_back(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "d.safetensors"
     obs, action = torch.randn(7, 2), torch.arange(7)
     demos.save(path, obs, action, {"env": "plane"})
-    back = demos.load(path, "plane")
+    back = demos.load(path, "plane", Box(-9.0, 9.0, (2,)), Discrete(7))
     assert torch.equal(back[0], obs) and torch.equal(back[1], action)
-    with pytest.raises(UsageError, match="are of env=plane and this run is in env=cartpole"):
-        demos.load(path, "cartpole")
-    with pytest.raises(UsageError, match="cannot be read"):
-        demos.load(tmp_path / "none", "plane")
+
+
+def _missing(path: Path) -> None:
+    pass
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _empty(path: Path) -> None:
+    path.touch()
+
+
+def _text(path: Path) -> None:
+    path.write_text("obs,action\n" * 50)
+
+
+def _truncated(path: Path) -> None:
+    demos.save(path, torch.randn(9, 4), torch.ones(9, dtype=torch.long), {"env": "cartpole"})
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(UsageError, match="cannot be read"):
-        demos.load(path, "plane")
+
+
+def _weights(path: Path) -> None:
+    save_file({"obs": torch.randn(9, 4), "action": torch.ones(9, dtype=torch.long)}, path)
+
+
+def _of(env: str, obs: Tensor, action: Tensor) -> Callable[[Path], None]:
+    return lambda path: demos.save(path, obs, action, {"env": env})
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (_missing, "cannot be read (No such file or directory"),
+        (_folder, "cannot be read ("),
+        (_empty, "cannot be read (Error while deserializing header: header too small"),
+        (_text, "cannot be read (Error while deserializing header"),
+        (_truncated, "cannot be read (Error while deserializing header"),
+        (_weights, "hold none: "),
+        (_of("acrobot", torch.randn(9, 6), torch.arange(9) % 3), "are of env=acrobot and this run is in env=cart"),
+        (_of("cartpole", torch.randn(0, 4), torch.arange(0)), "are damaged: 0 observations and 0 actions: "),
+        (_of("cartpole", torch.randn(9, 4), torch.arange(8)), "are damaged: 9 observations and 8 actions: "),
+        (_of("cartpole", torch.randn(9, 3), torch.arange(9) % 2), "do not fit this env: they show (3,) and act"),
+        (_of("cartpole", torch.randn(9, 4), torch.arange(9)), "do not fit this env: they show (4,) and actions 0 to 8"),
+    ],
+)
+def test_demonstrations_that_cannot_be_learned_from_are_refused_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], None], said: str
+) -> None:
+    path, folder = tmp_path / "d.safetensors", tmp_path / "run"
+    make(path)
+    words = ["agent=dqn", "env=cartpole", "reward=gail", f"reward.demos={path}", f"dir={folder}"]
+    assert main(["run", *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"rlgan: the demonstrations {path} {said}"), error
+    assert error.endswith("record some with `rlgan eval DIR demos=PATH`\n") and error.count("\n") == 1
+    assert not folder.exists()
 
 
 def test_recorded_demonstrations_are_the_counted_games(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,10 +226,8 @@ def test_recorded_demonstrations_are_the_counted_games(tmp_path: Path, capsys: p
     words = "agent=dqn env=cartpole preset=none steps=600 copies=4 eval.episodes=2 agent.learning_starts=100"
     assert main(["run", *words.split(), f"dir={folder}"]) == 0
     assert main(["eval", str(folder), "episodes=20", f"demos={path}", "--json"]) == 0
-    import json
-
     row = json.loads(capsys.readouterr().out)
-    obs, action = demos.load(path, "cartpole")
+    obs, action = demos.load(path, "cartpole", Box(-9.0, 9.0, (4,)), Discrete(2))
     assert len(obs) == round(row["length_mean"] * 20) == sum(row["returns"])
     assert set(action.tolist()) <= {0, 1}
     assert main(["run", *words.split(), "reward=gail", f"reward.demos={path}", f"dir={tmp_path / 'g'}"]) == 0

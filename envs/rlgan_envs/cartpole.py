@@ -39,8 +39,7 @@ class CartPole:
     fps = 50
 
     def __init__(self, config: CartPoleConfig, device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
-        self.max_steps = config.max_steps
-        self.device, self.dtype = device, dtype
+        self.max_steps, self.device, self.dtype = config.max_steps, device, dtype
         high = np.array([2 * X_LIMIT, np.inf, 2 * THETA_LIMIT, np.inf], np.float32)
         self.observation_space = Box(-high, high, dtype=np.float32)
         self.action_space = Discrete(2)
@@ -67,17 +66,10 @@ class CartPole:
 
     def references(self) -> dict[str, Policy | Bound]:
         """Random pushes; a hand-tuned linear feedback; the longest possible episode."""
-
-        def random(state: State, rng: Generator | None) -> Tensor:
-            return torch.randint(2, state["x"].shape[:1], generator=rng, device=self.device)
-
-        def feedback(state: State, rng: Generator | None) -> Tensor:
-            gains = torch.tensor([0.1, 0.3, 1.0, 0.5], device=self.device, dtype=self.dtype)
-            return (state["x"] @ gains > 0).long()
-
+        gains = torch.tensor([0.1, 0.3, 1.0, 0.5], device=self.device, dtype=self.dtype)
         return {
-            "random": random,
-            "linear feedback": feedback,
+            "random": lambda state, rng: torch.randint(2, state["x"].shape[:1], generator=rng, device=self.device),
+            "linear feedback": lambda state, rng: (state["x"] @ gains > 0).long(),
             "optimum": Bound(self.max_steps, "one reward for each step up to the time limit", "by definition"),
         }
 
@@ -88,28 +80,20 @@ class CartPole:
         x, _, theta, _ = state["x"][i].tolist()
         scale, ground = 600 / (2 * X_LIMIT * 1.1), 300
         frame = np.full((400, 600, 3), 248, np.uint8)
-        line = {"lineType": cv2.LINE_AA}
-        cv2.line(frame, (0, ground), (600, ground), (120, 125, 133), 2, **line)
-        for limit in (-X_LIMIT, X_LIMIT):
-            at = round(300 + limit * scale)
-            cv2.line(frame, (at, ground - 10), (at, ground + 10), (200, 70, 60), 2, **line)
-        cart = round(300 + x * scale)
-        cv2.rectangle(frame, (cart - 30, ground - 34), (cart + 30, ground - 4), (45, 55, 72), -1, **line)
-        length = 2 * HALF_LENGTH * scale
+        cv2.line(frame, (0, ground), (600, ground), (120, 125, 133), 2, cv2.LINE_AA)
+        for at in (round(300 - X_LIMIT * scale), round(300 + X_LIMIT * scale)):
+            cv2.line(frame, (at, ground - 10), (at, ground + 10), (200, 70, 60), 2, cv2.LINE_AA)
+        cart, length = round(300 + x * scale), 2 * HALF_LENGTH * scale
+        cv2.rectangle(frame, (cart - 30, ground - 34), (cart + 30, ground - 4), (45, 55, 72), -1, cv2.LINE_AA)
         tip = (round(cart + length * math.sin(theta)), round(ground - 34 - length * math.cos(theta)))
-        cv2.line(frame, (cart, ground - 34), tip, (202, 130, 52), 9, **line)
-        cv2.circle(frame, (cart, ground - 34), 6, (129, 132, 203), -1, **line)
+        cv2.line(frame, (cart, ground - 34), tip, (202, 130, 52), 9, cv2.LINE_AA)
+        cv2.circle(frame, (cart, ground - 34), 6, (129, 132, 203), -1, cv2.LINE_AA)
         return frame
 
 
 @hookimpl
 def rlgan_specs() -> Iterable[EnvSpec]:
     """Cart-pole."""
-    yield EnvSpec(
-        "cartpole",
-        CartPole,
-        CartPoleConfig,
-        "balance a pole on a cart; equal to Gymnasium's CartPole-v1, on the device",
-        scores=(Score("random", 22.3, "mean of 10,000 episodes, this env"), Score("optimum", 500.0, "time limit")),
-        tags=("control", "discrete"),
-    )
+    summary = "balance a pole on a cart; equal to Gymnasium's CartPole-v1, on the device"
+    scores = (Score("random", 22.3, "mean of 10,000 episodes, this env"), Score("optimum", 500.0, "time limit"))
+    yield EnvSpec("cartpole", CartPole, CartPoleConfig, summary, scores=scores, tags=("control", "discrete"))

@@ -1,12 +1,13 @@
 """GAIL (Ho & Ermon 2016): a discriminator learns to tell rows from demonstrations, and the agent to fool it.
 
 Differs from the paper: the reward is -log(1 - D), which is positive and so rewards survival; rows come from whatever
-the agent learns from, with Replay all its recent past (as in Kostrikov et al. 2019); the gradient's norm between both
-kinds of rows is drawn to 1 (Gulrajani et al. 2017, eq. 3).
+the agent learns from, with Replay all its recent past (as in Kostrikov et al. 2019); the gradient between both kinds of
+rows is drawn to 0 (Thanh-Tung et al. 2019), so that nothing is left to gain where the agent does as the demonstrations.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ class GAILConfig:
     """Rows between updates of the discriminator."""
     batch_size: Annotated[int, Gt(0)] = 128
     """Rows of each kind per update."""
-    penalty: Annotated[float, Ge(0)] = 10.0
+    penalty: Annotated[float, Ge(0)] = 0.1
     """Weight of the gradient penalty."""
 
 
@@ -56,13 +57,12 @@ class GAIL:
             raise UsageError(f"reward=gail reads vectors and numbered actions, this env has {box} and {action}")
         self.config, self.every, self.batch_size = config, config.every, config.batch_size
         self.actions, self.lowest = int(action.n), int(action.start)
-        obs, acted = (rows.to(device) for rows in demos.load(config.demos, spaces.env))
-        if obs.shape[1:] != box.shape:
-            raise UsageError(f"{config.demos} has observations of {tuple(obs.shape[1:])}, this env {box.shape}")
+        obs, acted = (rows.to(device) for rows in demos.load(config.demos, spaces.env, box, action))
         self.mean, self.deviation = obs.mean(0), obs.std(0).clamp_min(1e-6)
         self.expert = self.features(obs, acted)
         self.discriminator = MLP(self.expert.shape[1], config.hidden, 1).to(device)
         self.optimiser = Adam(self.discriminator.parameters(), config.lr)
+        self.digest = hashlib.sha256(self.expert.cpu().numpy().tobytes()).hexdigest()
 
     def features(self, obs: Tensor, action: Tensor) -> Tensor:
         """What the discriminator sees of rows (B, ...): scaled observations beside one-hot actions."""
@@ -78,21 +78,23 @@ class GAIL:
         ours = self.features(rows["obs"].flatten(0, 1), rows["action"].flatten(0, 1))
         theirs = self.expert[torch.randint(len(self.expert), (len(ours),), device=ours.device)]
         on_ours, on_theirs = self.discriminator(ours), self.discriminator(theirs)
-        weight = rows["weight"].flatten()
-        loss = (F.softplus(on_ours).squeeze(1) * weight).mean() + F.softplus(-on_theirs).mean()
+        loss = (F.softplus(on_ours).squeeze(1) * rows["weight"].flatten()).mean() + F.softplus(-on_theirs).mean()
         between = torch.lerp(ours, theirs, torch.rand(len(ours), 1, device=ours.device)).requires_grad_()
         (slope,) = torch.autograd.grad(self.discriminator(between).sum(), between, create_graph=True)
-        penalty = (slope.norm(dim=1) - 1).square().mean()
+        penalty = slope.square().sum(1).mean()
         optimise(self.optimiser, loss + self.config.penalty * penalty, 10.0)
         right = (on_ours < 0).float().mean() + (on_theirs > 0).float().mean()
         return {"loss_gail": loss.detach(), "gail_accuracy": right / 2}
 
     def state_dict(self) -> dict[str, Any]:
-        """The discriminator and its optimiser; the demonstrations stay in their file."""
-        return {"discriminator": self.discriminator.state_dict(), "optimiser": self.optimiser.state_dict()}
+        """The discriminator, its optimiser, and by what the demonstrations in their file are known again."""
+        parts = {name: getattr(self, name).state_dict() for name in ("discriminator", "optimiser")}
+        return parts | {"demonstrations": self.digest}
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Copy a saved state in."""
+        """Copy a saved state in; ValueError where the demonstrations are no longer those that it learned from."""
+        if tree["demonstrations"] != self.digest:
+            raise ValueError(f"{self.config.demos} holds other demonstrations by now")
         self.discriminator.load_state_dict(tree["discriminator"])
         self.optimiser.load_state_dict(tree["optimiser"])
 

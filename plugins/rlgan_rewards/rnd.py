@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import torch
 from annotated_types import Ge, Gt
 from gymnasium.spaces import Box
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlgan.core.optimise import Adam, optimise
 from rlgan.core.protocols import Batch, Spaces
@@ -47,6 +47,7 @@ class RND:
     """Satisfies RewardModel. Observations (T, N, ...) of a Box."""
 
     when: Literal["collect"] = "collect"
+    parts = ("random", "predictor", "optimiser", "means")
 
     def __init__(self, spaces: Spaces, config: RNDConfig, device: torch.device) -> None:
         if not isinstance(spaces.observation, Box):
@@ -55,48 +56,41 @@ class RND:
         make = (spaces.observation, config.features, config.hidden, "auto", device)
         self.random, self.predictor = value_network(*make).requires_grad_(False), value_network(*make)
         self.optimiser = Adam(self.predictor.parameters(), config.lr)
-        self.images = len(spaces.observation.shape) == 3
-        shape = () if self.images else spaces.observation.shape
-        self.moments = {"mean": torch.zeros(shape, device=device), "square": torch.ones(shape, device=device)}
-        self.error = torch.ones((), device=device)  # running mean of squared prediction errors
+        shape, self.images = spaces.observation.shape, len(spaces.observation.shape) == 3
+        means = {"obs": torch.zeros(shape), "variance": torch.ones(shape), "squared_error": torch.ones(())}
+        self.means = nn.ParameterDict(means).requires_grad_(False).to(device)
 
     def reward(self, rows: Batch, learner: Any) -> Tensor:
         """Env's reward plus the bonus of the observation that each row leads to, (T, N)."""
-        obs = rows["next_obs"].flatten(0, 1)
-        bonus = self.errors(obs).view(rows["reward"].shape) / self.error.sqrt().clamp_min(1e-6)
+        bonus = self.errors(rows) / self.means["squared_error"].sqrt().clamp_min(1e-6)
         return self.config.env_scale * rows["reward"] + self.config.scale * bonus
 
     def update(self, rows: Batch) -> dict[str, Tensor]:
-        """One minibatch (1, B, ...): the predictor learns the random network's outputs."""
-        obs = rows["next_obs"].flatten(0, 1)
+        """One minibatch (1, B, ...): the predictor learns the random network's outputs, the means follow by 1%."""
         if not self.images:
-            values = obs.float()
-            self.moments["mean"].lerp_(values.mean(0), 0.01)
-            self.moments["square"].lerp_(values.square().mean(0), 0.01)
-        errors = self.errors(obs)
-        loss = (errors * rows["weight"].flatten()).mean()
+            self.means["obs"].lerp_(rows["next_obs"].float().mean((0, 1)), 0.01)
+            self.means["variance"].lerp_((rows["next_obs"] - self.means["obs"]).square().mean((0, 1)), 0.01)
+        errors = self.errors(rows)
+        self.means["squared_error"].lerp_(errors.detach().square().mean(), 0.01)
+        loss = (errors * rows["weight"]).mean()
         optimise(self.optimiser, loss, 10.0)
-        self.error.lerp_(errors.detach().square().mean(), 0.01)
         return {"loss_rnd": loss.detach()}
 
-    def errors(self, obs: Tensor) -> Tensor:
-        """Mean squared error (B,) of the predictor; vectors are scaled to deviation 1 and cut at 5."""
+    def errors(self, rows: Batch) -> Tensor:
+        """Mean squared error (T, N) of the predictor; vectors are scaled to deviation 1 and cut at 5."""
+        obs = rows["next_obs"].flatten(0, 1)
         if not self.images:
-            variance = (self.moments["square"] - self.moments["mean"].square()).clamp_min(1e-8)
-            obs = ((obs - self.moments["mean"]) * variance.rsqrt()).clamp(-5, 5)
-        return (self.predictor(obs) - self.random(obs)).square().mean(-1)
+            obs = ((obs - self.means["obs"]) * self.means["variance"].clamp_min(1e-8).rsqrt()).clamp(-5, 5)
+        return (self.predictor(obs) - self.random(obs)).square().mean(-1).view(rows["next_obs"].shape[:2])
 
     def state_dict(self) -> dict[str, Any]:
-        """Both networks, the optimiser and the scales."""
-        parts = {name: getattr(self, name).state_dict() for name in ("random", "predictor", "optimiser")}
-        return parts | self.moments | {"error": self.error}
+        """Both networks, the optimiser and the running means."""
+        return {name: getattr(self, name).state_dict() for name in self.parts}
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Copy a saved state in."""
-        for name in ("random", "predictor", "optimiser"):
+        for name in self.parts:
             getattr(self, name).load_state_dict(tree[name])
-        for name, value in {**self.moments, "error": self.error}.items():
-            value.copy_(tree[name])
 
 
 @hookimpl

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gymnasium.spaces import Box, Discrete
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -29,8 +30,8 @@ def save(path: Path, obs: Tensor, action: Tensor, about: dict[str, Any]) -> None
         raise RlganError(f"the demonstrations {path} could not be written: {error}") from error
 
 
-def load(path: Path, env: str) -> tuple[Tensor, Tensor]:
-    """Read obs and action of demonstrations in ``env``.
+def load(path: Path, env: str, observation: Box, action: Discrete) -> tuple[Tensor, Tensor]:
+    """Read what was seen (M, ...) and done (M,) in demonstrations of ``env``, whose spaces the others are.
 
     Raises:
         UsageError: there is no such file, it holds something else, or demonstrations of another env.
@@ -39,18 +40,22 @@ def load(path: Path, env: str) -> tuple[Tensor, Tensor]:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             if header.get("kind") != KIND or {"obs", "action"} - set(file.keys()):
-                raise UsageError(f"{path} holds no demonstrations: record some with `rlgan eval DIR demos=PATH`")
+                raise _unfit(path, "hold none")
             about = json.loads(header["about"])
-            obs, action = file.get_tensor("obs"), file.get_tensor("action")
+            obs, acted = file.get_tensor("obs"), file.get_tensor("action")
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        if isinstance(error, UsageError):
-            raise
-        reason = f"{error}".splitlines()[0]
-        raise UsageError(
-            f"the demonstrations {path} cannot be read ({reason}): record some with `rlgan eval DIR demos=PATH`"
-        ) from error
+        raise _unfit(path, f"cannot be read ({f'{error}'.splitlines()[0]})") from error
     if about.get("env") != env:
-        raise UsageError(f"the demonstrations {path} are of env={about.get('env')} and this run is in env={env}")
-    if not len(obs) or len(obs) != len(action):
-        raise UsageError(f"the demonstrations {path} are damaged: {len(obs)} observations and {len(action)} actions")
-    return obs, action
+        raise _unfit(path, f"are of env={about.get('env')} and this run is in env={env}")
+    if not len(obs) or len(obs) != len(acted):
+        raise _unfit(path, f"are damaged: {len(obs)} observations and {len(acted)} actions")
+    lowest, highest = int(acted.min()), int(acted.max())
+    if obs.shape[1:] != observation.shape or not action.start <= lowest <= highest < action.start + action.n:
+        shown = f"they show {tuple(obs.shape[1:])} and actions {lowest} to {highest}"
+        raise _unfit(path, f"do not fit this env: {shown}, and it has {observation.shape} and {action}")
+    return obs, acted
+
+
+def _unfit(path: Path, reason: str) -> UsageError:
+    """The error that says why the file does not serve, and where a better one comes from."""
+    return UsageError(f"the demonstrations {path} {reason}: record some with `rlgan eval DIR demos=PATH`")
