@@ -6,7 +6,18 @@ Importing it imports neither torch nor gymnasium: `make`, `run` and `load` do, w
 from typing import TYPE_CHECKING, Any
 
 from rlgan.hookspecs import hookimpl
-from rlgan.specs import API, AgentSpec, EnvSpec, GeneratorSpec, NoConfig, Preset, Score, TrackerSpec
+from rlgan.specs import (
+    API,
+    AgentSpec,
+    DataSpec,
+    EnvSpec,
+    GeneratorSpec,
+    NoConfig,
+    Preset,
+    RewardSpec,
+    Score,
+    TrackerSpec,
+)
 
 if TYPE_CHECKING:
     from rlgan.library import Finished, load, make, run
@@ -15,11 +26,13 @@ __version__ = "0.1.0"
 __all__ = [
     "API",
     "AgentSpec",
+    "DataSpec",
     "EnvSpec",
     "Finished",
     "GeneratorSpec",
     "NoConfig",
     "Preset",
+    "RewardSpec",
     "Score",
     "TrackerSpec",
     "hookimpl",

@@ -15,9 +15,10 @@ from rlgan import config
 from rlgan.core import seeding
 from rlgan.core.host import HostVecEnv
 from rlgan.core.protocols import DataSet, Spaces
+from rlgan.core.stream import check_samples
 from rlgan.core.vec import VecEnv, check_rows
 from rlgan.core.watchdog import Watchdog
-from rlgan.errors import EnvError, RlganError, UsageError
+from rlgan.errors import EnvError, PluginError, RlganError, UsageError
 from rlgan.nn.torsos import BOARD
 from rlgan.registry import Registry
 from rlgan.runconfig import Run
@@ -77,8 +78,20 @@ def build_reward(run: Run, env: Any, device: torch.device) -> Any:
 
 
 def build_data(run: Run) -> DataSet:
-    """Load the data set of a generator's run."""
-    return run.world.spec.factory(run.world.config)
+    """Load the data set of a generator's run.
+
+    Raises:
+        PluginError: it cannot be loaded, or its samples are not sound.
+    """
+    part = run.world
+    try:
+        data = part.spec.factory(part.config)
+    except RlganError:
+        raise
+    except Exception as error:
+        raise PluginError(f"data set {part.name} raised {type(error).__name__} when it was loaded: {error}") from error
+    check_samples(data, f"data set {part.name}")
+    return data
 
 
 def build_generator(run: Run, data: DataSet, device: torch.device) -> Any:

@@ -248,8 +248,8 @@ FAULTS = {
     ScalarExtra: r"returned act's output's 'value' as float32 of \(\); it must be \(8, \.\.\.\)",
     ObsInPlace: r"changes the observation in place in act",
     CarryInPlace: r"changes the carry's part 0 in place in act",
-    NumpyDraws: r"draws from NumPy's global generator in act: use torch's default generator alone",
-    OwnGenerator: r"another value of act's output's 'noise' for the same observation and random numbers: it draws from",
+    NumpyDraws: r"draws from NumPy's global generator in act with explore=True: use torch's default generator alone",
+    OwnGenerator: r"another value of act's output's 'noise' for the same random numbers: it draws from",
     AlwaysExplores: r"ignores explore=False: asked twice, it gives other actions in \d+% of the copies",
     BatchNorm: r"mixes copies: an action changes with the observation of another copy",
     AsksInAct: r"reads tensors back in act with explore=True, .*: `if tensor` at test_testing_agent.py:\d+",
@@ -364,7 +364,7 @@ def test_a_config_that_is_not_annotated_is_asked_for() -> None:
 
 
 def test_a_phase_without_batches_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlgan.testing.agent.ROWS", 2_000)
+    monkeypatch.setattr("rlgan.testing.learner.ROWS", 2_000)
 
     class Waits(Q):
         def phases(self):

@@ -353,7 +353,8 @@ def test_settings_come_from_the_annotation_or_are_asked_for() -> None:
     class Needy:
         size: int
 
-    with pytest.raises(UsageError, match=r"^the settings have no defaults to check with \(.*'size'\): give config="):
+    said = r"^the settings of env walk have no defaults to check with \(.*'size'\): check it in a test, with"
+    with pytest.raises(UsageError, match=said):
         check_env(EnvSpec("walk", Walk, Needy, "a walk"))
     spec = EnvSpec("walk", Counts, WalkConfig, "a walk")
     with pytest.raises(ConformanceError, match=r"^env walk gives another value of the reward"):

@@ -1,1 +1,1 @@
-"""Complete packages of one plugin each, as data: ``rlgan plugins new`` copies ``env`` or ``agent`` under a new name."""
+"""Complete packages of one plugin each, as data: ``rlgan plugins new`` copies one of them under a new name."""

@@ -205,9 +205,11 @@ def check(name: str, as_json: bool) -> int:
 
 @plugins.command()
 @click.argument("name")
-@click.option("--kind", type=click.Choice(["agent", "env"]), required=True, help="What the package offers.")
+@click.option(
+    "--kind", type=click.Choice(["agent", "env", "generator"]), required=True, help="What the package offers."
+)
 def new(name: str, kind: str) -> None:
-    """Write a complete package of an env or an agent to start from: rlgan plugins new NAME --kind env."""
+    """Write a complete package to start from: rlgan plugins new NAME --kind agent|env|generator."""
     from rlgan.cli import scaffold
 
     folder = scaffold.write(name, kind, Path(), _registry())

@@ -14,6 +14,7 @@ from rlgan.registry import Registry
 _TRY = {
     "env": "rlgan run agent=dqn env={name} steps=20k agent.lr=1e-3",
     "agent": "rlgan run agent={name} env=cartpole",
+    "generator": "rlgan run generator={name} data=digits",
 }
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from gymnasium.spaces import Space
 
+from rlgan.core.protocols import DataSet
 from rlgan.testing.agent import agent_checks
+from rlgan.testing.data import data_checks
 from rlgan.testing.env import env_checks
+from rlgan.testing.generator import generator_checks
 from rlgan.testing.kit import Check
+from rlgan.testing.reward import reward_checks
 from rlgan.testing.vec import vec_checks
 
 
@@ -64,6 +69,40 @@ class AgentConformance(Conformance):
     def checks(self) -> list[Check]:
         """Those of `check_agent`."""
         return agent_checks(_attribute(self, "agent"), self.config, self.device)
+
+
+class GeneratorConformance(Conformance):
+    """Subclass it with ``generator``: a name, a GeneratorSpec or ``factory(data, config, device)``."""
+
+    generator: Any = None
+    data: DataSet | None = None
+    """What it learns from; None tries made-up images and points."""
+
+    def checks(self) -> list[Check]:
+        """Those of `check_generator`."""
+        return generator_checks(_attribute(self, "generator"), self.config, self.device, data=self.data)
+
+
+class DataConformance(Conformance):
+    """Subclass it with ``data``: a name, a DataSpec or ``factory(config)``."""
+
+    data: Any = None
+
+    def checks(self) -> list[Check]:
+        """Those of `check_data`."""
+        return data_checks(_attribute(self, "data"), self.config)
+
+
+class RewardConformance(Conformance):
+    """Subclass it with ``reward``: a name, a RewardSpec or ``factory(spaces, config, device)``."""
+
+    reward: Any = None
+    spaces: tuple[Space, Space] | None = None
+    """Of observations and actions; None tries several."""
+
+    def checks(self) -> list[Check]:
+        """Those of `check_reward`."""
+        return reward_checks(_attribute(self, "reward"), self.config, self.device, spaces=self.spaces)
 
 
 def _attribute(test: Any, name: str) -> Any:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +15,23 @@ from rlgan.core.host import HostVecEnv
 from rlgan.core.vec import VecEnv, check_rows
 from rlgan.errors import ConformanceError
 from rlgan.registry import Registry
-from rlgan.specs import EnvSpec
-from rlgan.testing.detect import GlobalDraws, HostReads, SeparateDraws
-from rlgan.testing.kit import Check, about, bind, config_for, first_difference, leaves, run_all, snapshot
-from rlgan.testing.spaces import outside, sample
+from rlgan.testing.detect import SeparateDraws
+from rlgan.testing.kit import (
+    Call,
+    Check,
+    Subject,
+    about,
+    bind,
+    check_draws,
+    check_reads,
+    check_untouched,
+    first_difference,
+    leaves,
+    run_all,
+    snapshot,
+    subject,
+)
+from rlgan.testing.probe import outside, sample
 from rlgan.testing.vec import vec_checks
 
 N = 16
@@ -30,15 +41,12 @@ LIMIT = 20
 HOST_COPIES, HOST_BARRIER, HOST_TIMEOUT = 2, 10_000, 60.0
 
 
-@dataclass(frozen=True)
-class EnvSubject:
+class EnvSubject(Subject):
     """A device env under test."""
 
-    who: str
-    make: Callable[[], Any]
-    device: torch.device
-    limited: Callable[[int], Any] | None
-    """Makes the env with another ``max_steps``, where its settings have one."""
+    def make(self, **changes: Any) -> Any:
+        """A new env, with some settings replaced."""
+        return self.factory(dataclasses.replace(self.config, **changes), self.device, torch.float32)
 
 
 def check_env(what: Any, config: Any = None, device: str = "cpu") -> None:
@@ -54,35 +62,24 @@ def check_env(what: Any, config: Any = None, device: str = "cpu") -> None:
 
 def env_checks(what: Any, config: Any = None, device: str = "cpu", registry: Registry | None = None) -> list[Check]:
     """The checks of `check_env`, to be run one by one."""
-    where, argument = torch.device(device), ""
-    if isinstance(what, str):
-        name = what
-        what, argument = (registry or Registry()).get_env(what)
-    elif isinstance(what, EnvSpec):
-        name = what.name
-    else:
-        name = getattr(what, "__name__", type(what).__name__)
-    factory = what.factory if isinstance(what, EnvSpec) else what
-    settings = config_for(what, config)
-    who = f"env {name}"
-    if isinstance(what, EnvSpec) and what.host:
-        return vec_checks(partial(_host, what, settings, argument, name, where), who, where)
-    make = partial(factory, settings, where, torch.float32)
-    limited = None
-    if any(field.name == "max_steps" for field in dataclasses.fields(cast(Any, settings))):
-        limited = lambda steps: factory(dataclasses.replace(settings, max_steps=steps), where, torch.float32)  # noqa: E731
-    return bind(CHECKS, EnvSubject(who, make, where, limited)) + vec_checks(partial(_vec, make, where), who, where)
+    spec, argument = (registry or Registry()).get_env(what) if isinstance(what, str) else (what, "")
+    found = subject("envs", spec, config, device)
+    s = EnvSubject(**{**vars(found), "who": f"env {what}" if isinstance(what, str) else found.who})
+    if s.spec and s.spec.host:
+        return vec_checks(partial(_host, s, argument), s.who, s.device)
+    return bind(CHECKS, s) + vec_checks(partial(_vec, s), s.who, s.device)
 
 
-def _host(spec: EnvSpec, settings: Any, argument: str, name: str, device: torch.device) -> HostVecEnv:
+def _host(s: EnvSubject, argument: str) -> HostVecEnv:
     def make(n: int) -> Any:
-        return spec.factory(settings, argument, n, False)
+        return s.factory(s.config, argument, n, False)
 
-    return HostVecEnv(make, HOST_COPIES, device, seed=0, barrier=HOST_BARRIER, timeout=HOST_TIMEOUT, name=name)
+    name = s.who.removeprefix("env ")
+    return HostVecEnv(make, HOST_COPIES, s.device, seed=0, barrier=HOST_BARRIER, timeout=HOST_TIMEOUT, name=name)
 
 
-def _vec(make: Callable[[], Any], device: torch.device) -> VecEnv:
-    vec = VecEnv(make(), N, device)
+def _vec(s: EnvSubject) -> VecEnv:
+    vec = VecEnv(s.make(), N, s.device)
     vec.max_steps = min(vec.max_steps, LIMIT)
     return vec
 
@@ -98,17 +95,11 @@ def shapes(s: EnvSubject) -> None:
 def in_place(s: EnvSubject) -> None:
     """What is given is left as it is, and what was returned is never overwritten."""
     env = s.make()
-    state = _walk(env, s, seed=1)
-    action = sample(env.action_space, N, 5, s.device)
-    given = {**leaves(state, "the state"), "the action": action}
-    before = snapshot(given)
-    for what, call in (("observe", lambda: env.observe(state)), ("step", lambda: env.step(state, action, _rng(s, 2)))):
-        call()
-        if changed := first_difference(before, given):
-            raise ConformanceError(f"{s.who} changes {changed} in place in {what}: return new tensors instead")
-    earlier = {"reset": leaves(env.reset(N, _rng(s, 1)), "the state"), "step": _step(env, state, action, _rng(s, 2))}
+    reset, _, step = calls = _calls(s, env)
+    check_untouched(s.who, env, calls)
+    earlier = {"reset": leaves(reset.run(env), "the state"), "step": _named(env, step.run(env))}
     kept = {what: snapshot(tensors) for what, tensors in earlier.items()}
-    _step(env, env.reset(N, _rng(s, 3)), sample(env.action_space, N, 6, s.device), _rng(s, 4))
+    _named(env, env.step(env.reset(N, _rng(s, 3)), sample(env.action_space, N, 6, s.device), _rng(s, 4)))
     for what, tensors in earlier.items():
         if changed := first_difference(kept[what], tensors):
             raise ConformanceError(
@@ -119,18 +110,9 @@ def in_place(s: EnvSubject) -> None:
 def randomness(s: EnvSubject) -> None:
     """Random numbers come from ``rng`` alone; the same generator gives the same start."""
     env = s.make()
-    state = _walk(env, s, seed=1)
-    action = sample(env.action_space, N, 5, s.device)
-    calls = {"reset": lambda rng: env.reset(N, rng), "step": lambda rng: env.step(state, action, rng)}
-    for rng, torch_too in ((_rng(s, 2), True), (None, False)):
-        for what, call in calls.items():
-            with GlobalDraws(torch_too=torch_too) as draws:
-                call(rng)
-            if draws.used:
-                raise ConformanceError(
-                    f"{s.who} draws from {draws.used} in {what}: pass generator=rng to every random function of torch "
-                    "and use no other"
-                )
+    instead = "pass generator=rng to every random function of torch and use no other"
+    check_draws(s.who, env, _calls(s, env), instead, torch_too=True)
+    check_draws(s.who, env, _calls(s, env, with_rng=False), instead)
     for given in ("the same seed in rng", "rng=None and the same default generator"):
         starts = []
         for _ in range(2):
@@ -153,7 +135,7 @@ def purity(s: EnvSubject) -> None:
     def outcome(env: Any) -> dict[str, Tensor]:
         copied = {name: value.clone() for name, value in state.items()}
         seen = snapshot(leaves(env.observe(copied), "the observation before the step"))
-        return seen | snapshot(_step(env, copied, action, _rng(s, 2)))
+        return seen | snapshot(_named(env, env.step(copied, action, _rng(s, 2))))
 
     first = outcome(env)
     others = {"a second time": env, "after another reset and other steps": env, "in a new instance": s.make()}
@@ -182,7 +164,7 @@ def independence(s: EnvSubject) -> None:
                     value[changed] = other[name][changed]
             rng = _rng(s, 2)
             with SeparateDraws(rng) as draws:
-                results.append(_step(env, mixed, acts, rng))
+                results.append(_named(env, env.step(mixed, acts, rng)))
         # what such a function draws for the first copy shifts what it draws for the others
         if changed == 0 and draws.varying:
             return
@@ -196,26 +178,13 @@ def independence(s: EnvSubject) -> None:
 def host_reads(s: EnvSubject) -> None:
     """No number is read back to Python, so that whole steps can be captured."""
     env = s.make()
-    state = _walk(env, s, seed=1)
-    action = sample(env.action_space, N, 5, s.device)
-    calls = {
-        "reset": lambda: env.reset(N, _rng(s, 2)),
-        "observe": lambda: env.observe(state),
-        "step": lambda: env.step(state, action, _rng(s, 2)),
-    }
-    for what, call in calls.items():
-        with HostReads() as reads:
-            call()
-        if reads.first:
-            raise ConformanceError(
-                f"{s.who} reads tensors back in {what}, which waits for the device and cannot be captured: "
-                f"{reads.first}; use torch.where and other functions of fixed shape"
-            )
+    check_reads(s.who, env, _calls(s, env))
 
 
 def time_limit(s: EnvSubject) -> None:
     """A time limit is a truncation, which VecEnv gives: an env does not terminate at its own ``max_steps``."""
-    envs = [s.limited(steps) for steps in (7, 11)] if s.limited else [s.make()]
+    limited = any(field.name == "max_steps" for field in dataclasses.fields(s.config))
+    envs = [s.make(max_steps=steps) for steps in (7, 11)] if limited else [s.make()]
     if any(env.max_steps > 1_000 for env in envs) or not all(_ends_at_limit(env, s) for env in envs):
         return
     raise ConformanceError(
@@ -257,9 +226,24 @@ def _walk(env: Any, s: EnvSubject, seed: int, steps: int = 3) -> dict[str, Tenso
     return state
 
 
-def _step(env: Any, state: dict[str, Tensor], action: Tensor, rng: Generator) -> dict[str, Tensor]:
+def _calls(s: EnvSubject, env: Any, *, with_rng: bool = True) -> tuple[Call, Call, Call]:
+    """The three functions of an env, on a state some steps from a start."""
+    state, action = _walk(env, s, seed=1), sample(env.action_space, N, 5, s.device)
+    given = {**leaves(state, "the state"), "the action": action}
+
+    def rng() -> Generator | None:
+        return _rng(s, 2) if with_rng else None
+
+    return (
+        Call("reset", lambda env: env.reset(N, rng())),
+        Call("observe", lambda env: env.observe(state), given),
+        Call("step", lambda env: env.step(state, action, rng()), given),
+    )
+
+
+def _named(env: Any, stepped: tuple[dict[str, Tensor], Tensor, Tensor]) -> dict[str, Tensor]:
     """All that a step gives, by name."""
-    following, reward, terminated = env.step(state, action, rng)
+    following, reward, terminated = stepped
     rest = {"the reward": reward, "terminated": terminated}
     return {**leaves(following, "the state"), **rest, **leaves(env.observe(following), "the observation")}
 

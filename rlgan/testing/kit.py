@@ -1,21 +1,28 @@
-"""What all kinds of checks share: a check is a name and a function that raises. A kind of plugin is a list of them."""
+"""What all kinds of checks share: a check is a name and a function that raises. A kind of plugin is a list of them.
+
+What plugins are asked to do is a list of `Call`; three rules hold for the calls of every kind.
+"""
 
 from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rlgan.core import seeding
+from rlgan.discovery import KINDS
 from rlgan.errors import ConformanceError, RlganError, UsageError
-from rlgan.specs import AgentSpec, EnvSpec
+from rlgan.registry import Registry
+from rlgan.testing.detect import GlobalDraws, HostReads
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,8 @@ class Result:
     reason: str = ""
 
 
-def bind(functions: Sequence[Callable[[Any], None]], subject: Any) -> list[Check]:
-    """Make checks of functions of one subject, which has ``who`` and ``device``. Functions name their checks."""
+def bind(functions: Sequence[Callable[[Any], None]], subject: Subject) -> list[Check]:
+    """Make checks of functions of one subject. Functions name their checks."""
     names = [function.__name__.replace("_", " ") for function in functions]
     made = zip(names, functions, strict=True)
     return [Check(name, subject.who, partial(function, subject), subject.device) for name, function in made]
@@ -84,25 +91,108 @@ def results(checks: Sequence[Check]) -> Iterator[Result]:
             yield Result(check.name, "ok")
 
 
-def config_for(factory: Callable[..., Any] | AgentSpec | EnvSpec, config: Any) -> Any:
-    """The given settings; else the defaults of a spec's, or of the class that annotates a factory's ``config``."""
-    if config is not None:
-        return config
-    if isinstance(factory, AgentSpec | EnvSpec):
-        return _defaults(factory.config)
-    target = factory.__init__ if inspect.isclass(factory) else factory
-    cls = typing.get_type_hints(target).get("config")
-    if cls is None:
-        name = getattr(factory, "__name__", repr(factory))
-        raise UsageError(f"{name} does not say what its settings are: annotate its config, or give config=SETTINGS.")
-    return _defaults(cls)
+@dataclass(frozen=True)
+class Subject:
+    """A plugin under test."""
+
+    who: str
+    """How sentences begin: ``env shop``."""
+    factory: Callable[..., Any]
+    config: Any
+    spec: Any
+    """None where a factory alone was given."""
+    device: torch.device
 
 
-def _defaults(cls: type) -> Any:
-    try:
-        return cls()
-    except TypeError as error:
-        raise UsageError(f"the settings have no defaults to check with ({error}): give config=SETTINGS.") from error
+def subject(kind: str, what: Any, config: Any, device: str, registry: Registry | None = None) -> Subject:
+    """Find a plugin by its name, Spec or factory, and its settings: those given, or their defaults.
+
+    Raises:
+        UsageError: the name is unknown, or the settings have no defaults.
+    """
+    if isinstance(what, str):
+        what = (registry or Registry()).get(kind, what)
+    spec = what if hasattr(what, "factory") else None
+    title = spec.name if spec else getattr(what, "__name__", type(what).__name__)
+    who, factory = f"{KINDS[kind]} {title}", spec.factory if spec else what
+    if config is None:
+        cls = spec.config if spec else _annotated(factory)
+        if cls is None:
+            raise UsageError(f"{who} does not say what its settings are: annotate its config, or give config=SETTINGS.")
+        try:
+            config = cls()
+        except TypeError as error:
+            mend = "check it in a test, with config=SETTINGS"
+            raise UsageError(f"the settings of {who} have no defaults to check with ({error}): {mend}.") from error
+    return Subject(who, factory, config, spec, torch.device(device))
+
+
+def _annotated(factory: Callable[..., Any]) -> Any:
+    return typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory).get("config")
+
+
+def accepted(found: Subject, tried: Sequence[T], make: Callable[[T], Any], mend: str) -> tuple[T, ...]:
+    """What a plugin's factory does not refuse by a UsageError; anything else that it raises is for its checks to tell.
+
+    Raises:
+        UsageError: it refuses everything.
+    """
+    refusals: dict[int, UsageError] = {}
+    for i, each in enumerate(tried):
+        try:
+            with seeding.fork(0, found.device):
+                make(each)
+        except UsageError as error:
+            refusals[i] = error
+        except Exception:
+            continue
+    if len(refusals) == len(tried):
+        raise UsageError(f"{found.who} refuses all that it is tried with ({refusals[0]}): {mend}.")
+    return tuple(each for i, each in enumerate(tried) if i not in refusals)
+
+
+@dataclass(frozen=True)
+class Call:
+    """Something that a plugin is asked to do, as often as a check wants to."""
+
+    what: str
+    """Its name in sentences, as ``act`` or ``the update of phase 'train'``."""
+    run: Callable[[Any], Any]
+    """Make the call on the plugin, or on another instance of it."""
+    given: dict[str, Tensor] = field(default_factory=dict)
+    """The tensors that it is given, by name."""
+    gives: str = ""
+    """How what comes out is named."""
+
+
+def check_untouched(who: str, thing: Any, calls: Iterable[Call]) -> None:
+    """What is given is left as it is."""
+    for call in calls:
+        before = snapshot(call.given)
+        call.run(thing)
+        if changed := first_difference(before, call.given):
+            raise ConformanceError(f"{who} changes {changed} in place in {call.what}: return new tensors instead")
+
+
+def check_draws(who: str, thing: Any, calls: Iterable[Call], instead: str, *, torch_too: bool = False) -> None:
+    """Random numbers come from nowhere else than they should."""
+    for call in calls:
+        with GlobalDraws(torch_too=torch_too) as draws:
+            call.run(thing)
+        if draws.used:
+            raise ConformanceError(f"{who} draws from {draws.used} in {call.what}: {instead}")
+
+
+def check_reads(who: str, thing: Any, calls: Iterable[Call]) -> None:
+    """No number is read back to Python, so that the calls can be captured."""
+    for call in calls:
+        with HostReads() as reads:
+            call.run(thing)
+        if reads.first:
+            raise ConformanceError(
+                f"{who} reads tensors back in {call.what}, which waits for the device and cannot be captured: "
+                f"{reads.first}; use torch.where and other functions of fixed shape"
+            )
 
 
 def leaves(value: Any, name: str) -> dict[str, Tensor]:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rlgan.errors import UsageError
 from rlgan.registry import Registry
 from rlgan.testing.agent import agent_checks
+from rlgan.testing.data import data_checks
 from rlgan.testing.env import env_checks
-from rlgan.testing.kit import Result, results
+from rlgan.testing.generator import generator_checks
+from rlgan.testing.kit import Check, Result, results
+from rlgan.testing.reward import reward_checks
 
-_CHECKS = {"agents": agent_checks, "envs": env_checks}
+_CHECKS: dict[str, Callable[..., list[Check]]] = {
+    "agents": agent_checks,
+    "envs": env_checks,
+    "generators": generator_checks,
+    "data": data_checks,
+    "rewards": reward_checks,
+}
 
 
 def check(kind: str, name: str, registry: Registry) -> Iterator[Result]:
@@ -21,5 +30,5 @@ def check(kind: str, name: str, registry: Registry) -> Iterator[Result]:
         PluginError: the plugin cannot be loaded.
     """
     if kind not in _CHECKS:
-        raise UsageError(f"there are no checks for {kind}: they exist for {' and '.join(_CHECKS)}.")
+        raise UsageError(f"there are no checks for {kind}: they exist for {', '.join(_CHECKS)}.")
     return results(_CHECKS[kind](name, registry=registry))

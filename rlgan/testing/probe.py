@@ -1,13 +1,30 @@
-"""An env of random observations for any spaces: rows for an agent under test."""
+"""Random tensors of any spaces, values that lie outside, and an env of random observations for learners under test."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
-from gymnasium.spaces import Box, Space
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
+from gymnasium.vector.utils import batch_space
 from torch import Generator, Tensor
 
-from rlgan.core.protocols import State
-from rlgan.testing.spaces import draw
+from rlgan.core.protocols import Batch, State
+from rlgan.testing.kit import about
+
+STEPS = 100_000
+"""Length of the run that learners are told of."""
+VECTOR = Box(-np.inf, np.inf, (4,), np.float32)
+PAIRS: tuple[tuple[Space, Space], ...] = (
+    (VECTOR, Discrete(3)),
+    (VECTOR, Box(-2.0, 2.0, (2,), np.float32)),
+    (Discrete(6), Discrete(3)),
+    (VECTOR, Discrete(3, start=2)),
+    (VECTOR, MultiDiscrete([2, 3])),
+    (Box(0, 255, (4, 84, 84), np.uint8), Discrete(3)),
+)
+"""Observations and actions that learners are tried with."""
 
 
 class Probe:
@@ -33,3 +50,76 @@ class Probe:
         following = self.reset(len(action), rng)
         terminated = torch.rand(len(action), generator=rng, device=self.device) < 0.1
         return following, action.float().flatten(1).mean(1) if action.dim() > 1 else action.float(), terminated
+
+
+class Player:
+    """Plays at random, and learns nothing: the learner beside a reward model under test."""
+
+    def __init__(self, action: Space, device: torch.device) -> None:
+        self.action, self.device = action, device
+
+    def carry(self, n: int) -> None:
+        """No recurrent state."""
+
+    def act(self, obs: Tensor, carry: None, step: Tensor, explore: bool) -> tuple[Batch, None]:
+        """Draw an action for each observation (n, ...)."""
+        return {"action": draw(self.action, len(obs), None, self.device)}, None
+
+
+def sample(space: Space, n: int, seed: int, device: torch.device) -> Tensor:
+    """Draw n values, (n, ...), the same for the same seed; no global generator is touched."""
+    many = batch_space(space, n)
+    many.seed(seed)
+    return torch.from_numpy(np.asarray(many.sample())).to(device)
+
+
+def draw(space: Space, n: int, rng: Generator | None, device: torch.device) -> Tensor:
+    """Draw n values on the device, (n, ...): normal ones cut at the bounds for floats, uniform ones for integers."""
+    if isinstance(space, Discrete):
+        return torch.randint(int(space.n), (n,), generator=rng, device=device) + int(space.start)
+    if isinstance(space, MultiDiscrete):
+        wide = torch.rand((n, *space.shape), generator=rng, device=device, dtype=torch.float64)
+        return (wide * torch.from_numpy(space.nvec).to(device)).long() + torch.from_numpy(space.start).to(device)
+    assert isinstance(space, Box)
+    shape, dtype = (n, *space.shape), torch.from_numpy(np.empty(0, space.dtype)).dtype
+    if not dtype.is_floating_point:
+        bounds = int(space.low.min()), int(space.high.max()) + 1
+        return torch.randint(*bounds, shape, generator=rng, device=device).to(dtype)
+    low, high = (torch.from_numpy(bound).to(device) for bound in (space.low, space.high))
+    return torch.randn(shape, generator=rng, device=device, dtype=dtype).clamp(low, high)
+
+
+def outside(space: Space, value: Any) -> str | None:
+    """What is wrong with a batch (n, ...) of values of a space: its first copy that is not inside, or None."""
+    if isinstance(space, Dict):
+        found = ((key, outside(inner, value[key])) for key, inner in space.items())
+        return next((f"{key!r}: {fault}" for key, fault in found if fault), None)
+    dtype = torch.from_numpy(np.empty(0, space.dtype)).dtype
+    wanted = f"{str(dtype).removeprefix('torch.')} of (n, {', '.join(map(str, space.shape or ()))})"
+    if not isinstance(value, Tensor) or value.dtype != dtype or value.shape[1:] != (space.shape or ()):
+        return f"is {about(value)}, and {space} asks for {wanted}"
+    value = value.detach()
+    if value.is_floating_point() and not bool(value.isfinite().all()):
+        return f"is not finite in copy {_first(~value.isfinite())}"
+    low, high = (torch.as_tensor(bound, device=value.device) for bound in _bounds(space))
+    wrong = (value < low) | (value > high)
+    if bool(wrong.any()):
+        copy = _first(wrong)
+        return f"lies outside of {space} in copy {copy}: {value[copy].tolist()!s:.80}"
+    return None
+
+
+def _bounds(space: Space) -> tuple[Any, Any]:
+    """The smallest and the largest value, both included."""
+    if isinstance(space, Discrete):
+        return int(space.start), int(space.start + space.n - 1)
+    if isinstance(space, MultiDiscrete):
+        return space.start, space.start + space.nvec - 1
+    if isinstance(space, MultiBinary):
+        return 0, 1
+    assert isinstance(space, Box), f"the kit knows no space {space}"
+    return space.low, space.high
+
+
+def _first(wrong: Tensor) -> int:
+    return int(wrong.flatten(1).any(1).nonzero()[0]) if wrong.dim() > 1 else int(wrong.nonzero()[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,20 +12,11 @@ from torch import Tensor
 
 from rlgan.core import seeding
 from rlgan.errors import ConformanceError
-from rlgan.testing.kit import Check, about, bind, first_difference, leaves, run_all, snapshot, tensor_of
-from rlgan.testing.spaces import outside, sample
+from rlgan.testing.kit import Check, Subject, about, bind, first_difference, leaves, run_all, snapshot, tensor_of
+from rlgan.testing.probe import outside, sample
 
 ROWS = 100
 FLAGS = ("terminated", "truncated", "valid", "first", "over")
-
-
-@dataclass(frozen=True)
-class VecSubject:
-    """A vector env under test."""
-
-    who: str
-    make: Callable[[], Any]
-    device: torch.device
 
 
 def check_vec_env(make: Callable[[], Any], name: str = "", device: str = "cpu") -> None:
@@ -40,10 +30,10 @@ def check_vec_env(make: Callable[[], Any], name: str = "", device: str = "cpu") 
 
 def vec_checks(make: Callable[[], Any], who: str, device: torch.device) -> list[Check]:
     """The checks of `check_vec_env`, to be run one by one."""
-    return bind(CHECKS, VecSubject(who, make, device))
+    return bind(CHECKS, Subject(who, make, None, None, device))
 
 
-def rows(s: VecSubject) -> None:
+def rows(s: Subject) -> None:
     """The order of ends, invalid rows and starts; observations inside their space, all numbers finite."""
     vec = _Rows(s, seed=1)
     try:
@@ -59,7 +49,7 @@ def rows(s: VecSubject) -> None:
         vec.close()
 
 
-def repetition(s: VecSubject) -> None:
+def repetition(s: Subject) -> None:
     """Seed and actions decide every row, and a row that was given is not written again."""
     runs = []
     for _ in range(2):
@@ -84,7 +74,7 @@ def repetition(s: VecSubject) -> None:
             )
 
 
-def resume(s: VecSubject) -> None:
+def resume(s: Subject) -> None:
     """A saved env, loaded into a new one, goes on with the same rows."""
     one, two = _Rows(s, seed=1), None
     try:
@@ -118,8 +108,8 @@ CHECKS = (rows, repetition, resume)
 class _Rows:
     """Steps every kind of vector env: rlgan's own by start, send and receive, Gymnasium's by reset and step."""
 
-    def __init__(self, s: VecSubject, seed: int) -> None:
-        self.env = env = s.make()
+    def __init__(self, s: Subject, seed: int) -> None:
+        self.env = env = s.factory()
         self.device, self.n = s.device, env.num_envs
         self._own = hasattr(env, "receive")
         seeding.seed_all(seed)
@@ -172,7 +162,7 @@ def _named(row: Any) -> dict[str, Tensor]:
     return {**leaves(row["obs"], "the observation"), **rest}
 
 
-def _check_types(s: VecSubject, vec: _Rows, row: dict[str, Any], t: int) -> None:
+def _check_types(s: Subject, vec: _Rows, row: dict[str, Any], t: int) -> None:
     for name in ("reward", *FLAGS):
         value = row[name]
         right = isinstance(value, Tensor) and value.shape == (vec.n,)
@@ -182,7 +172,7 @@ def _check_types(s: VecSubject, vec: _Rows, row: dict[str, Any], t: int) -> None
         raise ConformanceError(f"{s.who} returned {name} as {about(value)} at row {t}; it must be {wanted}")
 
 
-def _check_row(s: VecSubject, row: dict[str, Any], ended: Tensor, t: int) -> None:
+def _check_row(s: Subject, row: dict[str, Any], ended: Tensor, t: int) -> None:
     reward, terminated, truncated, valid, first, over = (row[name] for name in ("reward", *FLAGS))
     same_step = "final_obs" in row
     faults = {
@@ -200,6 +190,6 @@ def _check_row(s: VecSubject, row: dict[str, Any], ended: Tensor, t: int) -> Non
             raise ConformanceError(f"{s.who} {fault} (copy {copy}, row {t}, reward {float(reward[copy]):g})")
 
 
-def _check_observation(s: VecSubject, vec: _Rows, obs: Any, where: str) -> None:
+def _check_observation(s: Subject, vec: _Rows, obs: Any, where: str) -> None:
     if fault := outside(vec.env.single_observation_space, obs):
         raise ConformanceError(f"{s.who} gives an observation at {where} that {fault}")

@@ -1,0 +1,1 @@
+"""plugin_name, a generator for rlgan."""

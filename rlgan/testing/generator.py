@@ -1,0 +1,142 @@
+"""Checks of a generator: its samples have the form of the real ones, and it learns and is saved as an agent is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlgan.core import seeding
+from rlgan.core.protocols import DataSet
+from rlgan.core.stream import DataStream
+from rlgan.errors import ConformanceError
+from rlgan.registry import Registry
+from rlgan.testing.detect import SeparateDraws
+from rlgan.testing.kit import Call, Check, about, accepted, bind, run_all, subject
+from rlgan.testing.learner import Learner, batches, in_place, randomness, saving, update_reads, updates
+
+N, FEW, MANY = 8, 64, 128
+"""Samples asked for."""
+REAL = 4_096
+"""Samples of a made-up data set."""
+FORMS = ((1, 28, 28), (3, 32, 32), (2,))
+"""Grey and coloured images, uint8, and points of the plane, float32: what generators are tried with."""
+
+
+@dataclass(frozen=True)
+class GeneratorSubject(Learner):
+    """A generator under test."""
+
+    sets: tuple[DataSet, ...]
+    """Data that it does not refuse; it learns from the first."""
+    keeps = "it draws from a generator of its own, or keeps something from one call to the next"
+
+    def make(self, data: int = 0) -> Any:
+        """A new generator; its random initial values differ from those of the one before."""
+        return self.factory(self.sets[data], self.config, self.device)
+
+    def uses(self, thing: Any) -> list[Call]:
+        """``sample``."""
+        return [Call("sample", lambda generator: generator.sample(N), gives="the samples")]
+
+    def updates(self, thing: Any, count: int) -> Iterator[Call]:
+        """The first updates of each phase."""
+        return batches(self, thing, DataStream(self.sets[0], self.device), count)
+
+
+def check_generator(what: Any, config: Any = None, device: str = "cpu", data: DataSet | None = None) -> None:
+    """Check a generator: a name (``dcgan``), a GeneratorSpec, or ``factory(data, config, device)``.
+
+    It is tried with random images and points, those of them that its factory does not refuse by a UsageError, or with
+    ``data`` alone. Without ``config`` the defaults of its settings are taken.
+
+    Raises:
+        ConformanceError: the first fault.
+        UsageError: it refuses all data.
+    """
+    run_all(generator_checks(what, config, device, data=data))
+
+
+def generator_checks(
+    what: Any, config: Any = None, device: str = "cpu", registry: Registry | None = None, data: DataSet | None = None
+) -> list[Check]:
+    """The checks of `check_generator`, to be run one by one."""
+    found = subject("generators", what, config, device, registry)
+    with seeding.fork(0, found.device):
+        tried = [made_up(form) for form in FORMS] if data is None else [data]
+    sets = accepted(found, tried, lambda data: found.factory(data, found.config, found.device), "give data=DATASET")
+    return bind(CHECKS, GeneratorSubject(**vars(found), sets=sets))
+
+
+def made_up(form: tuple[int, ...]) -> DataSet:
+    """Random samples with labels of ten classes."""
+    images = len(form) == 3
+    real = torch.randint(0, 256, (REAL, *form), dtype=torch.uint8) if images else torch.rand(REAL, *form)
+    return DataSet(real, torch.arange(REAL) % 10, "made up")
+
+
+def samples(s: GeneratorSubject) -> None:
+    """Samples have the shape, dtype and scale of the real ones, whatever number is asked for."""
+    for i, data in enumerate(s.sets):
+        generator, real = s.make(i), data.real
+        for n in (1, N):
+            made, wanted = generator.sample(n), real[:1].expand(n, *real.shape[1:])
+            if not isinstance(made, Tensor) or (made.dtype, made.shape) != (real.dtype, wanted.shape):
+                raise ConformanceError(
+                    f"{s.who} returned {about(made)} from sample({n}); it must be {about(wanted)}, as DataSet.real is"
+                )
+            if made.requires_grad:
+                raise ConformanceError(f"{s.who} returned samples with their graph: sample under torch.no_grad()")
+            if made.device.type != s.device.type:
+                raise ConformanceError(f"{s.who} returned samples on {made.device.type}; they must be on {s.device}")
+            if not bool(made.isfinite().all()):
+                raise ConformanceError(f"{s.who} gives samples that are not finite")
+            _check_scale(s, made.double(), real.double())
+
+
+def variety(s: GeneratorSubject) -> None:
+    """Other random numbers give other samples."""
+    generator, made = s.make(), []
+    for seed in (1, 2):
+        seeding.seed_all(seed)
+        made.append(generator.sample(N))
+    if torch.equal(*made):
+        raise ConformanceError(
+            f"{s.who} gives the same samples whatever torch's default generator is seeded with: draw the noise from it"
+        )
+
+
+def independence(s: GeneratorSubject) -> None:
+    """A sample does not depend on how many are asked for. Known on the CPU alone, where draws have a fixed order."""
+    if s.device.type != "cpu":
+        return
+    generator, made = s.make(), []
+    for n in (FEW, MANY):
+        with SeparateDraws(torch.default_generator) as draws:
+            made.append(generator.sample(n)[: FEW // 2].double())
+    # sums over a larger batch may be taken in another order, which is worth a level of 255 at most
+    scale = float(s.sets[0].real.double().abs().max())
+    differing = ((made[0] - made[1]).abs() > scale / 100).flatten(1).any(1)
+    if bool(differing.any()) and not draws.varying:
+        raise ConformanceError(
+            f"{s.who} makes other samples when more are asked for: number {int(differing.nonzero()[0])} of {FEW} is "
+            f"not that of {MANY} on the same random numbers, so it depends on the others, as by batch statistics"
+        )
+
+
+CHECKS = (samples, in_place, randomness, variety, independence, update_reads, updates, saving)
+
+
+def _check_scale(s: GeneratorSubject, made: Tensor, real: Tensor) -> None:
+    """Real samples of 0 to 255 and made ones of 0 to 1, or the other way round, are of different scales."""
+    (low, high), (least, most) = ((float(x.min()), float(x.max())) for x in (real, made))
+    span = high - low
+    small, large = most < low + span / 100, max(low - least, most - high) > 10 * span
+    if span and (small or large):
+        raise ConformanceError(
+            f"{s.who} gives samples from {least:g} to {most:g}, where real ones lie between {low:g} and {high:g}: "
+            "bring them to the scale of DataSet.real"
+        )
