@@ -341,6 +341,6 @@ def test_plugins_check_of_what_fails(
     assert capsys.readouterr().err.splitlines() == [
         "rlgan: 'game' names several plugins: write agents.game or envs.game.",
         "rlgan: no plugin is named 'lat': did you mean 'late'? See `rlgan list`.",
-        "rlgan: there are no checks for hooks: they exist for agents and envs.",
+        "rlgan: there are no checks for hooks: they exist for agents, envs, generators, data, rewards.",
         "rlgan: unknown env 'nothing'. Installed: game, late, wide.",
     ]

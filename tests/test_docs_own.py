@@ -1,4 +1,4 @@
-"""The two pages for authors: every block is run, in order, in a virtual environment of its own."""
+"""The pages for authors: every block is run, in order, in a virtual environment of its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ def script(page: str) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(540)
 @pytest.mark.parametrize(
-    ("page", "last"), [("own-env.md", r"^  house +take an offer"), ("own-agent.md", r"^return_mean: 0\.[4-9]")]
+    ("page", "last"),
+    [
+        ("own-env.md", r"^  house +take an offer"),
+        ("own-agent.md", r"^return_mean: 0\.[4-9]"),
+        ("own-generator.md", r"^recognised: 0\.[3-9]"),
+    ],
 )
 def test_every_block_runs(tmp_path: Path, page: str, last: str) -> None:
     done = FreshVenv(tmp_path / "venv").run(script(page), tmp_path)
@@ -37,7 +42,7 @@ def test_every_block_runs(tmp_path: Path, page: str, last: str) -> None:
     assert re.search(r"\d+ passed", done.stdout) and re.search(last, done.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["own-env.md", "own-agent.md"])
+@pytest.mark.parametrize("page", ["own-env.md", "own-agent.md", "own-generator.md"])
 def test_every_python_block_compiles(page: str) -> None:
     sources = [text for language, text in BLOCK.findall((DOCS / page).read_text()) if language == "python"]
     assert len(sources) == 2
