@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from rlgan.testing.vec import vec_checks
 
 
 class Conformance:
-    """A test for each of `checks`."""
+    """A test for each of `checks`. A subclass for a kind of plugin names the attribute that holds the plugin."""
 
     device = "cpu"
     config: Any = None
@@ -38,76 +39,69 @@ class Conformance:
         """One check."""
         check()
 
+    def _under(self, kind: Callable[..., list[Check]], name: str, **more: Any) -> list[Check]:
+        # a function that is a class attribute must not become a method
+        value = next((vars(cls)[name] for cls in type(self).__mro__ if name in vars(cls)), None)
+        if value is None:
+            raise TypeError(f"{type(self).__name__} must have {name} = NAME, a Spec or a factory")
+        return kind(value, self.config, self.device, **more)
+
 
 class EnvConformance(Conformance):
-    """Subclass it with ``env``: a name, an EnvSpec or ``factory(config, device, dtype)``."""
+    """Those of `check_env`. Subclass it with ``env``: a name, an EnvSpec or ``factory(config, device, dtype)``."""
 
     env: Any = None
 
-    def checks(self) -> list[Check]:
-        """Those of `check_env`."""
-        return env_checks(_attribute(self, "env"), self.config, self.device)
+    def checks(self) -> list[Check]:  # noqa: D102
+        return self._under(env_checks, "env")
 
 
 class VecEnvConformance(Conformance):
-    """Subclass it with a method ``make(self)`` that returns the vector env."""
+    """Those of `check_vec_env`. Subclass it with a method ``make(self)`` that returns a new vector env."""
 
     def make(self) -> Any:
         """A new vector env, equal to the last one."""
         raise NotImplementedError
 
-    def checks(self) -> list[Check]:
-        """Those of `check_vec_env`."""
+    def checks(self) -> list[Check]:  # noqa: D102
         return vec_checks(self.make, f"env {type(self).__name__}", torch.device(self.device))
 
 
 class AgentConformance(Conformance):
-    """Subclass it with ``agent``: a name, an AgentSpec or ``factory(spaces, config, device)``."""
+    """Those of `check_agent`. Subclass it with ``agent``: a name, an AgentSpec or a factory."""
 
     agent: Any = None
 
-    def checks(self) -> list[Check]:
-        """Those of `check_agent`."""
-        return agent_checks(_attribute(self, "agent"), self.config, self.device)
+    def checks(self) -> list[Check]:  # noqa: D102
+        return self._under(agent_checks, "agent")
 
 
 class GeneratorConformance(Conformance):
-    """Subclass it with ``generator``: a name, a GeneratorSpec or ``factory(data, config, device)``."""
+    """Those of `check_generator`. Subclass it with ``generator``: a name, a GeneratorSpec or a factory."""
 
     generator: Any = None
     data: DataSet | None = None
     """What it learns from; None tries made-up images and points."""
 
-    def checks(self) -> list[Check]:
-        """Those of `check_generator`."""
-        return generator_checks(_attribute(self, "generator"), self.config, self.device, data=self.data)
+    def checks(self) -> list[Check]:  # noqa: D102
+        return self._under(generator_checks, "generator", data=self.data)
 
 
 class DataConformance(Conformance):
-    """Subclass it with ``data``: a name, a DataSpec or ``factory(config)``."""
+    """Those of `check_data`. Subclass it with ``data``: a name, a DataSpec or ``factory(config)``."""
 
     data: Any = None
 
-    def checks(self) -> list[Check]:
-        """Those of `check_data`."""
-        return data_checks(_attribute(self, "data"), self.config)
+    def checks(self) -> list[Check]:  # noqa: D102
+        return self._under(data_checks, "data")
 
 
 class RewardConformance(Conformance):
-    """Subclass it with ``reward``: a name, a RewardSpec or ``factory(spaces, config, device)``."""
+    """Those of `check_reward`. Subclass it with ``reward``: a name, a RewardSpec or a factory."""
 
     reward: Any = None
     spaces: tuple[Space, Space] | None = None
     """Of observations and actions; None tries several."""
 
-    def checks(self) -> list[Check]:
-        """Those of `check_reward`."""
-        return reward_checks(_attribute(self, "reward"), self.config, self.device, spaces=self.spaces)
-
-
-def _attribute(test: Any, name: str) -> Any:
-    # a function that is a class attribute must not become a method
-    value = next((vars(cls)[name] for cls in type(test).__mro__ if name in vars(cls)), None)
-    if value is None:
-        raise TypeError(f"{type(test).__name__} must have {name} = NAME, a Spec or a factory")
-    return value
+    def checks(self) -> list[Check]:  # noqa: D102
+        return self._under(reward_checks, "reward", spaces=self.spaces)

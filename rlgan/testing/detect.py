@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,46 +22,36 @@ VARYING = {"poisson", "binomial", "_standard_gamma", "_sample_dirichlet", "multi
 _SILENT = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 
-class HostReads:
-    """A context in which reads back to Python are noted: ``first`` is the first one with its file and line, or None.
+@contextmanager
+def host_reads() -> Iterator[list[str]]:
+    """Note the first read back to Python, with its file and line, in the list that is given.
 
     ``if tensor``, ``.item()`` and results whose shape depends on values (``nonzero``, ``x[mask]``) all wait for the
     device and cannot be captured.
     """
+    reads: list[str] = []
+    with _Methods(reads), _Shapes(reads):
+        yield reads
 
-    def __init__(self) -> None:
-        self.first: str | None = None
-        self._modes: tuple[Any, ...] = (_Methods(self), _Shapes(self))
 
-    def __enter__(self) -> HostReads:
-        for mode in self._modes:
-            mode.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        for mode in reversed(self._modes):
-            mode.__exit__(*error)
-
-    def note(self, what: str) -> None:
-        """Remember a read, if it is the first."""
-        self.first = self.first or f"{what} at {_place()}"
+def _note(reads: list[str], what: str) -> None:
+    if not reads:
+        reads.append(f"{what} at {_place()}")
 
 
 class _Methods(TorchFunctionMode):
-    def __init__(self, reads: HostReads) -> None:
+    def __init__(self, reads: list[str]) -> None:
         super().__init__()
         self.reads = reads
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        if name in READS:
-            shown = {"__bool__": "`if tensor`"}.get(name, f"{name.strip('_')}()")
-            self.reads.note(shown)
+        if (name := getattr(func, "__name__", "")) in READS:
+            _note(self.reads, "`if tensor`" if name == "__bool__" else f"{name.strip('_')}()")
         return func(*args, **(kwargs or {}))
 
 
 class _Shapes(TorchDispatchMode):
-    def __init__(self, reads: HostReads) -> None:
+    def __init__(self, reads: list[str]) -> None:
         super().__init__()
         self.reads = reads
 
@@ -69,9 +61,9 @@ class _Shapes(TorchDispatchMode):
             masked = any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1])
             # one number under a mask is filled in without looking; anything else needs the places
             if masked and (name == "index" or args[2].numel() > 1):
-                self.reads.note("indexing with a mask")
+                _note(self.reads, "indexing with a mask")
         elif torch.Tag.dynamic_output_shape in func.tags:
-            self.reads.note(f"{name}(), whose shape depends on values,")
+            _note(self.reads, f"{name}(), whose shape depends on values,")
         return func(*args, **(kwargs or {}))
 
 
@@ -94,31 +86,22 @@ class SeparateDraws(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class GlobalDraws:
-    """A context after which ``used`` names the first global source of random numbers that was drawn from, or None."""
+@contextmanager
+def global_draws(*, torch_too: bool) -> Iterator[list[str]]:
+    """Name the global sources of random numbers that are drawn from in the list that is given, when it ends."""
 
-    def __init__(self, *, torch_too: bool) -> None:
-        self.torch_too = torch_too
-        self.used: str | None = None
-
-    def __enter__(self) -> GlobalDraws:
-        self._before = self._states()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        after = self._states()
-        self.used = next((name for name, state in self._before.items() if state != after[name]), None)
-
-    def _states(self) -> dict[str, Any]:
+    def states() -> dict[str, Any]:
         numpy = np.random.get_state(legacy=False)["state"]
-        states = {
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {
             "NumPy's global generator": (numpy["key"].tobytes(), numpy["pos"]),
             "Python's random module": random.getstate(),
+            "torch's default generator": torch_too and tuple(bytes(s.tolist()) for s in (torch.get_rng_state(), *cuda)),
         }
-        if self.torch_too:
-            cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-            states["torch's default generator"] = tuple(bytes(s.tolist()) for s in (torch.get_rng_state(), *cuda))
-        return states
+
+    before, used = states(), list[str]()
+    yield used
+    used += [name for name, state in states().items() if state != before[name]]
 
 
 def _place() -> str:

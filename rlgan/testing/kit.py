@@ -20,7 +20,7 @@ from rlgan.core import seeding
 from rlgan.discovery import KINDS
 from rlgan.errors import ConformanceError, RlganError, UsageError
 from rlgan.registry import Registry
-from rlgan.testing.detect import GlobalDraws, HostReads
+from rlgan.testing.detect import global_draws, host_reads
 
 T = TypeVar("T")
 
@@ -177,21 +177,21 @@ def check_untouched(who: str, thing: Any, calls: Iterable[Call]) -> None:
 def check_draws(who: str, thing: Any, calls: Iterable[Call], instead: str, *, torch_too: bool = False) -> None:
     """Random numbers come from nowhere else than they should."""
     for call in calls:
-        with GlobalDraws(torch_too=torch_too) as draws:
+        with global_draws(torch_too=torch_too) as used:
             call.run(thing)
-        if draws.used:
-            raise ConformanceError(f"{who} draws from {draws.used} in {call.what}: {instead}")
+        if used:
+            raise ConformanceError(f"{who} draws from {used[0]} in {call.what}: {instead}")
 
 
 def check_reads(who: str, thing: Any, calls: Iterable[Call]) -> None:
     """No number is read back to Python, so that the calls can be captured."""
     for call in calls:
-        with HostReads() as reads:
+        with host_reads() as reads:
             call.run(thing)
-        if reads.first:
+        if reads:
             raise ConformanceError(
                 f"{who} reads tensors back in {call.what}, which waits for the device and cannot be captured: "
-                f"{reads.first}; use torch.where and other functions of fixed shape"
+                f"{reads[0]}; use torch.where and other functions of fixed shape"
             )
 
 
