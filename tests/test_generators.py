@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
 import pytest
 import torch
 
+from rlgan import DataSpec, NoConfig, assembly
 from rlgan.cli.main import main
 from rlgan.core.classifier import Judge
 from rlgan.core.protocols import DataSet, Phase, Samples
 from rlgan.core.source import SampleSource, make_source
 from rlgan.core.stream import DataStream
-from rlgan.errors import UsageError
+from rlgan.errors import PluginError, UsageError
 from rlgan.report import grid
 from rlgan_data.digits import DigitsConfig, make
 from rlgan_generators.dcgan import DCGAN, DCGANConfig, discriminator_loss, generator_loss
@@ -163,3 +165,32 @@ def test_combinations_that_make_no_run(
 ) -> None:
     assert main(["run", *words.split(), f"dir={tmp_path / 'x'}"]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_data_set_that_is_not_sound_is_one_sentence(tmp_path: Path) -> None:
+    """Before a run begins: files that cannot be read or are cut off, wrong shapes and dtypes, NaN."""
+    whole = tmp_path / "whole.npy"
+    np.save(whole, np.zeros((5, 1, 8, 8), np.uint8))
+    (tmp_path / "cut.npy").write_bytes(whole.read_bytes()[:200])
+    (tmp_path / "noise.npy").write_bytes(b"no array at all")
+    floats = np.ones((5, 2), np.float32)
+    floats[2, 0] = np.nan
+    np.save(tmp_path / "nan.npy", floats)
+    np.save(tmp_path / "flat.npy", np.zeros(5, np.uint8))
+    np.save(tmp_path / "float.npy", np.zeros((5, 1, 8, 8), np.float32))
+
+    def load(name: str) -> DataSet:
+        spec = DataSpec("shapes", lambda config: DataSet(torch.from_numpy(np.load(tmp_path / name))), NoConfig, "")
+        return assembly.build_data(SimpleNamespace(world=SimpleNamespace(name="shapes", spec=spec, config=NoConfig())))
+
+    assert load("whole.npy").real.shape == (5, 1, 8, 8)
+    for name, said in {
+        "gone.npy": "raised FileNotFoundError when it was loaded: .*gone.npy",
+        "cut.npy": "raised ValueError when it was loaded: ",
+        "noise.npy": "raised .*Error when it was loaded: ",
+        "nan.npy": r"has a sample that is not finite: number 2 of 5$",
+        "flat.npy": r"has real=uint8 of \(5,\) on cpu; it must be a tensor \(M, \.\.\.\) on the CPU with",
+        "float.npy": r"has images as float32 of \(5, 1, 8, 8\) on cpu; they must be uint8 of \(M, C, H, W\), from 0",
+    }.items():
+        with pytest.raises(PluginError, match=f"^data set shapes {said}"):
+            load(name)

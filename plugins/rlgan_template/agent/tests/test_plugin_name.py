@@ -32,12 +32,14 @@ def test_losses_by_hand() -> None:
         "advantage": torch.tensor([3.0, 1.0]),
         "target": torch.tensor([2.0, 0.0]),
         "weight": torch.tensor([2.0, 0.0]),
+        "step": torch.tensor(250),
     }
     out = agent.update(batch)
     # advantages become +-1 / sqrt(2); the second row has no weight
     assert float(out["policy_loss"]) == pytest.approx(math.log(2) / math.sqrt(2))
     assert float(out["value_loss"]) == pytest.approx(4.0)
     assert float(out["entropy"]) == pytest.approx(math.log(2))
+    assert float(agent.optimiser.lr) == pytest.approx(0.75 * PluginNameConfig().lr)
 
 
 def test_it_learns_cartpole(rlgan_run) -> None:

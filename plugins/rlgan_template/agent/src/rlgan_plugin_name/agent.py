@@ -22,8 +22,8 @@ from rlgan.nn.torsos import MLP
 class PluginNameConfig:
     """Settings of plugin_name."""
 
-    lr: Annotated[float, Gt(0)] = 3e-3
-    """Adam step size."""
+    lr: Annotated[float, Gt(0)] = 2e-3
+    """Adam step size at the start; it falls to 0 at the end of the run."""
     gamma: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.99
     """Discount per step."""
     lam: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.95
@@ -44,7 +44,7 @@ class PluginNameAgent:
     """A policy and a value network. Observations (n, ...), actions (n,) int64 of a Discrete space."""
 
     def __init__(self, spaces: Spaces, config: PluginNameConfig, device: torch.device) -> None:
-        self.config = config
+        self.config, self.steps = config, spaces.steps
         inputs = int(torch.tensor(spaces.observation.shape).prod())
         self.lowest = int(spaces.action.start)
         self.policy = MLP(inputs, config.hidden, int(spaces.action.n)).to(device)
@@ -76,6 +76,7 @@ class PluginNameAgent:
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One minibatch of rows (B, ...). Rows that are no real steps have weight 0."""
         c, weight = self.config, batch["weight"]
+        self.optimiser.lr.copy_(c.lr * (1 - batch["step"] / self.steps).clamp_min(0))
         log_policy = self.policy(batch["obs"]).log_softmax(-1)
         taken = log_policy.gather(1, (batch["action"] - self.lowest).unsqueeze(1)).squeeze(1)
         advantage = batch["advantage"]
