@@ -315,7 +315,7 @@ DATA_FAULTS: list[tuple[Any, str]] = [
     (lambda: DataSet(IMAGES, torch.arange(5) - 1), r"has the label -1; labels are numbered from 0"),
     (lambda: DataSet(torch.rand(5, 2)), r"draws from torch's default generator in its factory: seed a generator of"),
     (lambda: DataSet(torch.full((5, 2), next(COUNTER))), r"gives another value of real in another load: a resumed"),
-    (lambda: np.load("gone.npz"), r"raised FileNotFoundError in the check 'samples': .*gone.npz"),
+    (lambda: np.load("gone.npz"), r"raised FileNotFoundError in the check 'real samples': .*gone.npz"),
 ]
 COUNTER = iter(float(i) for i in range(100))
 

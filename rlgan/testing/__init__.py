@@ -20,9 +20,8 @@ from rlgan.testing.bases import (
     RewardConformance,
     VecEnvConformance,
 )
-from rlgan.testing.data import check_data
 from rlgan.testing.env import check_env
-from rlgan.testing.generator import check_generator
+from rlgan.testing.generator import check_data, check_generator
 from rlgan.testing.reward import check_reward
 from rlgan.testing.vec import check_vec_env
 

@@ -10,9 +10,8 @@ from gymnasium.spaces import Space
 
 from rlgan.core.protocols import DataSet
 from rlgan.testing.agent import agent_checks
-from rlgan.testing.data import data_checks
 from rlgan.testing.env import env_checks
-from rlgan.testing.generator import generator_checks
+from rlgan.testing.generator import data_checks, generator_checks
 from rlgan.testing.kit import Check
 from rlgan.testing.reward import reward_checks
 from rlgan.testing.vec import vec_checks

@@ -25,12 +25,11 @@ from rlgan.testing.kit import (
     check_draws,
     check_reads,
     check_untouched,
-    first_difference,
     leaves,
     run_all,
-    snapshot,
     subject,
 )
+from rlgan.testing.live import first_difference, snapshot
 from rlgan.testing.probe import outside, sample
 from rlgan.testing.vec import vec_checks
 
@@ -54,8 +53,7 @@ def check_env(what: Any, config: Any = None, device: str = "cpu") -> None:
 
     Without ``config`` the defaults of its settings are taken.
 
-    Raises:
-        ConformanceError: the first fault.
+    Raises ConformanceError: the first fault.
     """
     run_all(env_checks(what, config, device))
 
@@ -168,7 +166,7 @@ def independence(s: EnvSubject) -> None:
         # what such a function draws for the first copy shifts what it draws for the others
         if changed == 0 and draws.varying:
             return
-        if found := first_difference(*results, rows=rest):
+        if found := first_difference(*({name: value[rest] for name, value in each.items()} for each in results)):
             raise ConformanceError(
                 f"{s.who} mixes copies: {found} of other copies changes with the state and action of copy {changed}; "
                 "reduce over the trailing dimensions alone"

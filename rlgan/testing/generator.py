@@ -1,4 +1,4 @@
-"""Checks of a generator: its samples have the form of the real ones, and it learns and is saved as an agent is."""
+"""Checks of a generator: samples have the form of real ones, it learns and is saved as an agent is; and of its data."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch import Tensor
 
 from rlgan.core import seeding
 from rlgan.core.protocols import DataSet
-from rlgan.core.stream import DataStream
+from rlgan.core.stream import DataStream, check_samples
 from rlgan.errors import ConformanceError
 from rlgan.registry import Registry
 from rlgan.testing.detect import SeparateDraws
-from rlgan.testing.kit import Call, Check, about, accepted, bind, run_all, subject
+from rlgan.testing.kit import Call, Check, Subject, about, accepted, bind, check_draws, run_all, subject
 from rlgan.testing.learner import Learner, batches, in_place, randomness, saving, update_reads, updates
+from rlgan.testing.live import first_difference
 
 N, FEW, MANY = 8, 64, 128
 """Samples asked for."""
@@ -128,6 +129,47 @@ def independence(s: GeneratorSubject) -> None:
 
 
 CHECKS = (samples, in_place, randomness, variety, independence, update_reads, updates, saving)
+
+
+def check_data(what: Any, config: Any = None) -> None:
+    """Check a data set: a name (``digits``), a DataSpec, or ``factory(config)``.
+
+    Raises ConformanceError: the first fault.
+    """
+    run_all(data_checks(what, config))
+
+
+def data_checks(what: Any, config: Any = None, device: str = "cpu", registry: Registry | None = None) -> list[Check]:
+    """The checks of `check_data`, to be run one by one."""
+    return bind(DATA_CHECKS, subject("data", what, config, device, registry))
+
+
+def real_samples(s: Subject) -> None:
+    """Shapes, dtypes and numbers of samples and labels."""
+    check_samples(s.factory(s.config), s.who)
+
+
+def loading_draws(s: Subject) -> None:
+    """Loading draws no random numbers, which would shift those of the run."""
+    instead = "seed a generator of its own, so that each load gives the same samples"
+    check_draws(s.who, None, [Call("its factory", lambda _: s.factory(s.config))], instead, torch_too=True)
+
+
+def repetition(s: Subject) -> None:
+    """Each load gives the same."""
+    loads = []
+    for seed in (1, 2):
+        seeding.seed_all(seed)
+        data = s.factory(s.config)
+        labels = {} if data.labels is None else {"labels": data.labels}
+        loads.append({"real": data.real, **labels})
+    if changed := first_difference(*loads):
+        raise ConformanceError(
+            f"{s.who} gives another value of {changed} in another load: a resumed run would learn from other data"
+        )
+
+
+DATA_CHECKS = (real_samples, loading_draws, repetition)
 
 
 def _check_scale(s: GeneratorSubject, made: Tensor, real: Tensor) -> None:

@@ -21,6 +21,7 @@ from rlgan.discovery import KINDS
 from rlgan.errors import ConformanceError, RlganError, UsageError
 from rlgan.registry import Registry
 from rlgan.testing.detect import global_draws, host_reads
+from rlgan.testing.live import first_difference, snapshot
 
 T = TypeVar("T")
 
@@ -202,22 +203,6 @@ def leaves(value: Any, name: str) -> dict[str, Tensor]:
     if isinstance(value, tuple | list):
         return {f"{name}'s part {i}": item for i, item in enumerate(value)}
     return {} if value is None else {name: value}
-
-
-def snapshot(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies that nothing can change any more."""
-    return {name: tensor.clone() for name, tensor in tensors.items()}
-
-
-def first_difference(one: dict[str, Tensor], two: dict[str, Tensor], *, rows: slice | None = None) -> str | None:
-    """The name of the first tensor that is not the same in both, in some rows, or None."""
-    for name, tensor in one.items():
-        other = two[name]
-        if rows is not None:
-            tensor, other = tensor[rows], other[rows]
-        if not torch.equal(tensor, other):
-            return name
-    return None
 
 
 def tensor_of(value: Any) -> Any:

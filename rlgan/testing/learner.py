@@ -13,7 +13,6 @@ from rlgan.core.source import make_source
 from rlgan.core.stream import DataStream, Stream
 from rlgan.errors import ConformanceError, UsageError
 from rlgan.store import tree
-from rlgan.testing import live
 from rlgan.testing.kit import (
     Call,
     Subject,
@@ -21,10 +20,9 @@ from rlgan.testing.kit import (
     check_draws,
     check_reads,
     check_untouched,
-    first_difference,
     leaves,
-    snapshot,
 )
+from rlgan.testing.live import first_difference, snapshot, values
 
 UPDATES = 2
 ROWS = 500_000
@@ -64,11 +62,11 @@ def randomness(s: Learner) -> None:
     elsewhere = "use torch's default generator alone"
     check_draws(s.who, thing, s.uses(thing), elsewhere)
     for call in s.uses(thing):
-        before = live.copies(live.values(thing))
+        before = snapshot(values(thing))
         one, two = (outcome(call, thing) for _ in range(2))
         if changed := first_difference(one, two):
             raise ConformanceError(f"{s.who} gives another value of {changed} for the same random numbers: {s.keeps}")
-        if changed := live.difference(before, live.values(thing)):
+        if changed := first_difference(before, values(thing)):
             raise ConformanceError(f"{s.who} changes its {changed} in {call.what}: {s.keeps}")
     check_draws(s.who, thing, s.updates(thing, 1), elsewhere)
 
@@ -90,7 +88,7 @@ def updates(s: Learner) -> None:
     """An update returns 0-d metrics, changes parameters, and keeps every number finite."""
     thing = s.make()
     for call in s.updates(thing, UPDATES):
-        before = live.copies(_trained(thing))
+        before = snapshot(_trained(thing))
         metrics = call.run(thing)
         if not isinstance(metrics, dict):
             wanted = "it must be a dict of 0-d tensors"
@@ -101,11 +99,11 @@ def updates(s: Learner) -> None:
                 raise ConformanceError(f"{s.who} returned the metric {name!r} as {about(value)}; {wanted}")
             if value.requires_grad:
                 raise ConformanceError(f"{s.who} returned the metric {name!r} with its graph: detach it")
-        everything = {**{f"metric {name!r}": value for name, value in metrics.items()}, **live.values(thing)}
+        everything = {**{f"metric {name!r}": value for name, value in metrics.items()}, **values(thing)}
         for name, number in everything.items():
             if isinstance(number, Tensor) and number.is_floating_point() and not bool(number.isfinite().all()):
                 raise ConformanceError(f"{s.who} has a {name} that is not finite after {call.what}")
-        if live.difference(before, _trained(thing)) is None:
+        if first_difference(before, _trained(thing)) is None:
             raise ConformanceError(f"{s.who} learns nothing: {call.what} changes no parameter")
 
 
@@ -120,21 +118,21 @@ def saving(s: Learner) -> None:
         saved = tree.encode(thing.state_dict(), tensors)
     except TypeError as error:
         raise ConformanceError(f"{s.who} has a state_dict that cannot be saved: {error}") from error
-    before = live.values(fresh)
+    before = values(fresh)
     fresh.load_state_dict(tree.decode(saved, snapshot(tensors)))
-    after, kind = live.values(fresh), s.who.rpartition(" ")[0]
+    after, kind = values(fresh), s.who.rpartition(" ")[0]
     for path, value in before.items():
         if isinstance(value, torch.nn.Parameter) and after.get(path) is not value:
             mend = "copy into the live tensor, which the optimiser holds"
             raise ConformanceError(f"{s.who} replaces {path} in load_state_dict: {mend}")
-    if forgotten := live.difference(live.values(thing), after):
+    if forgotten := first_difference(values(thing), after):
         raise ConformanceError(
             f"{s.who} forgets {forgotten} in state_dict or load_state_dict: after {len(learnt)} updates it is not the "
             f"same in a fresh {kind} that loaded the saved state"
         )
     for call in [*s.uses(thing), *learnt]:
         one, two = (outcome(call, each) for each in (thing, fresh))
-        if changed := first_difference(one, two) or live.difference(live.values(thing), live.values(fresh)):
+        if changed := first_difference(one, two) or first_difference(values(thing), values(fresh)):
             raise ConformanceError(
                 f"{s.who} goes on differently after its saved state was loaded into a fresh {kind}: {changed} is not "
                 "the same, so what decides it is not in state_dict"
@@ -175,7 +173,7 @@ def _update(phase: str, batch: dict[str, Tensor]) -> Call:
 
 def _trained(thing: Any) -> dict[str, Tensor | float]:
     """The parameters that are to be trained; where there are none, all tensors of floats; else whatever it holds."""
-    found = live.values(thing)
+    found = values(thing)
     floats = {path: v for path, v in found.items() if isinstance(v, Tensor) and v.is_floating_point()}
     parameters = {path: v for path, v in floats.items() if isinstance(v, torch.nn.Parameter) and v.requires_grad}
     return {**(parameters or floats or found)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,22 +22,21 @@ def values(thing: Any) -> dict[str, Tensor | float]:
     return found
 
 
-def copies(found: dict[str, Tensor | float]) -> dict[str, Tensor | float]:
-    """The same values, which nothing changes any more."""
-    return {path: value.detach().clone() if isinstance(value, Tensor) else value for path, value in found.items()}
+def snapshot(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Copies of tensors and numbers by name, which nothing changes any more."""
+    return {name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in found.items()}
 
 
-def difference(one: dict[str, Tensor | float], two: dict[str, Tensor | float]) -> str | None:
-    """The first path whose value is missing in the second or not equal there, or None."""
-    for path, value in one.items():
-        if path not in two:
-            return path
-        other = two[path]
-        if isinstance(value, Tensor) and isinstance(other, Tensor):
-            if value.shape != other.shape or not torch.equal(value, other):
-                return path
-        elif isinstance(value, Tensor) != isinstance(other, Tensor) or value != other:
-            return path
+def first_difference(one: Mapping[str, Any], two: Mapping[str, Any]) -> str | None:
+    """The first name whose value is missing in the second or not equal there, or None."""
+    for name, value in one.items():
+        other = two.get(name)
+        if not (
+            torch.equal(value, other)
+            if isinstance(value, Tensor) and isinstance(other, Tensor)
+            else value is other or value == other
+        ):
+            return name
     return None
 
 

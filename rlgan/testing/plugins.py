@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from rlgan.errors import UsageError
 from rlgan.registry import Registry
 from rlgan.testing.agent import agent_checks
-from rlgan.testing.data import data_checks
 from rlgan.testing.env import env_checks
-from rlgan.testing.generator import generator_checks
+from rlgan.testing.generator import data_checks, generator_checks
 from rlgan.testing.kit import Check, Result, results
 from rlgan.testing.reward import reward_checks
 

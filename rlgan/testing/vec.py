@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rlgan.core import seeding
 from rlgan.errors import ConformanceError
-from rlgan.testing.kit import Check, Subject, about, bind, first_difference, leaves, run_all, snapshot, tensor_of
+from rlgan.testing.kit import Check, Subject, about, bind, leaves, run_all, tensor_of
+from rlgan.testing.live import first_difference, snapshot
 from rlgan.testing.probe import outside, sample
 
 ROWS = 100
@@ -22,8 +23,7 @@ FLAGS = ("terminated", "truncated", "valid", "first", "over")
 def check_vec_env(make: Callable[[], Any], name: str = "", device: str = "cpu") -> None:
     """Check what ``make()`` gives: a VecEnv, a HostVecEnv, or a ``gymnasium.vector.VectorEnv`` in NEXT_STEP mode.
 
-    Raises:
-        ConformanceError: the first fault.
+    Raises ConformanceError: the first fault.
     """
     run_all(vec_checks(make, f"env {name or getattr(make, '__name__', 'under test')}", torch.device(device)))
 

@@ -22,7 +22,7 @@ from rlgan.nn.torsos import MLP
 class PluginNameConfig:
     """Settings of plugin_name."""
 
-    lr: Annotated[float, Gt(0)] = 2e-3
+    lr: Annotated[float, Gt(0)] = 1e-3
     """Adam step size at the start; it falls to 0 at the end of the run."""
     gamma: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.99
     """Discount per step."""
