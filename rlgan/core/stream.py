@@ -127,20 +127,18 @@ def check_samples(data: Any, who: str) -> None:
         PluginError: the first thing that is wrong.
     """
     if not isinstance(data, DataSet):
-        raise PluginError(f"{who} gives {_about(data)}; it must be a DataSet")
+        raise PluginError(f"{who} gives {about(data)}; it must be a DataSet")
     real, labels = data.real, data.labels
     if not isinstance(real, Tensor) or real.dim() < 2 or len(real) == 0 or real.device.type != "cpu":
-        raise PluginError(
-            f"{who} has real={_about(real)}; it must be a tensor (M, ...) on the CPU with M of at least 1"
-        )
+        raise PluginError(f"{who} has real={about(real)}; it must be a tensor (M, ...) on the CPU with M of at least 1")
     if real.dim() == 4 and real.dtype is not torch.uint8:
-        raise PluginError(f"{who} has images as {_about(real)}; they must be uint8 of (M, C, H, W), from 0 to 255")
+        raise PluginError(f"{who} has images as {about(real)}; they must be uint8 of (M, C, H, W), from 0 to 255")
     if bool((broken := ~real.flatten(1).isfinite().all(1)).any()):
         raise PluginError(f"{who} has a sample that is not finite: number {int(broken.nonzero()[0])} of {len(real)}")
     if labels is None:
         return
     if not isinstance(labels, Tensor) or (labels.dtype, labels.shape) != (torch.int64, real.shape[:1]):
-        raise PluginError(f"{who} has labels as {_about(labels)}; they must be int64 of ({len(real)},)")
+        raise PluginError(f"{who} has labels as {about(labels)}; they must be int64 of ({len(real)},)")
     if int(labels.min()) < 0:
         raise PluginError(f"{who} has the label {int(labels.min())}; labels are numbered from 0")
 
@@ -189,7 +187,8 @@ def _tree(carry: Any) -> dict[str, Tensor]:
     return {} if carry is None else dict(enumerate_names(list(carry)))
 
 
-def _about(value: Any) -> str:
+def about(value: Any) -> str:
+    """A value in a sentence: dtype, shape and device of a tensor, the type of anything else."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} of {tuple(value.shape)} on {value.device.type}"
     return type(value).__name__

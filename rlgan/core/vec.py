@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 
 from rlgan.core.protocols import Env, State, Step
 from rlgan.core.statistics import Statistics
+from rlgan.core.stream import about
 from rlgan.core.watchdog import Watchdog
 from rlgan.errors import EnvError, RlganError
 from rlgan.store.tree import tensor
@@ -159,23 +160,21 @@ def check_rows(env: Env, n: int, device: torch.device, name: str) -> None:
             raise EnvError(f"env {name} has no {attribute}: every env must declare it")
     state = _call(name, "reset", env.reset, n, None)
     if not isinstance(state, dict) or not state:
-        raise EnvError(f"env {name} returned {_about(state)} from reset; it must be a dict of tensors ({n}, ...)")
+        raise EnvError(f"env {name} returned {about(state)} from reset; it must be a dict of tensors ({n}, ...)")
     for key, value in state.items():
         if not isinstance(value, Tensor) or value.shape[:1] != (n,) or value.device.type != device.type:
             wanted = f"a tensor ({n}, ...) on {device.type}"
-            raise EnvError(
-                f"env {name} returned the state's {key!r} as {_about(value)} from reset; it must be {wanted}"
-            )
+            raise EnvError(f"env {name} returned the state's {key!r} as {about(value)} from reset; it must be {wanted}")
     _check_observation(name, env.observation_space, _call(name, "observe", env.observe, state), n, device)
     actions = batch_space(env.action_space, n)
     actions.seed(0)
     action = torch.from_numpy(np.asarray(actions.sample())).to(device)
     result = _call(name, "step", env.step, {key: value.clone() for key, value in state.items()}, action, None)
     if not isinstance(result, tuple) or len(result) != 3:
-        raise EnvError(f"env {name} returned {_about(result)} from step; it must be (state, reward, terminated)")
+        raise EnvError(f"env {name} returned {about(result)} from step; it must be (state, reward, terminated)")
     following, reward, terminated = result
     if not isinstance(following, dict) or following.keys() != state.keys():
-        got = sorted(following) if isinstance(following, dict) else _about(following)
+        got = sorted(following) if isinstance(following, dict) else about(following)
         raise EnvError(f"env {name} returned the state as {got} from step; it must have the keys {sorted(state)}")
     for key, value in state.items():
         _check(name, f"the state's {key!r} from step", following[key], value.dtype, value.shape, device)
@@ -189,7 +188,7 @@ def _check_observation(name: str, space: Space, obs: Any, n: int, device: torch.
     what = f"the observation{part}"
     if isinstance(space, Dict):
         if not isinstance(obs, dict) or obs.keys() != space.keys():
-            raise EnvError(f"env {name} returned {what} as {_about(obs)}; it must have the keys {sorted(space)}")
+            raise EnvError(f"env {name} returned {what} as {about(obs)}; it must have the keys {sorted(space)}")
         for key, inner in space.items():
             _check_observation(name, inner, obs[key], n, device, f"'s {key!r}")
         return
@@ -201,13 +200,7 @@ def _check(name: str, what: str, value: Any, dtype: torch.dtype, shape: tuple[in
     if isinstance(value, Tensor) and (value.dtype, value.shape, value.device.type) == (dtype, shape, device.type):
         return
     wanted = f"{str(dtype).removeprefix('torch.')} of {tuple(shape)} on {device.type}"
-    raise EnvError(f"env {name} returned {what} as {_about(value)}; it must be {wanted}")
-
-
-def _about(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} of {tuple(value.shape)} on {value.device.type}"
-    return type(value).__name__
+    raise EnvError(f"env {name} returned {what} as {about(value)}; it must be {wanted}")
 
 
 def _call(name: str, what: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -71,7 +71,8 @@ def check_agent(what: Any, config: Any = None, device: str = "cpu") -> None:
     It is tried in small random envs with the spaces that its spec does not refuse; a bare factory with vectors and
     three actions. Without ``config`` the defaults of its settings are taken.
 
-    Raises ConformanceError: the first fault.
+    Raises:
+        ConformanceError: the first fault.
     """
     run_all(agent_checks(what, config, device))
 

@@ -53,7 +53,8 @@ def check_env(what: Any, config: Any = None, device: str = "cpu") -> None:
 
     Without ``config`` the defaults of its settings are taken.
 
-    Raises ConformanceError: the first fault.
+    Raises:
+        ConformanceError: the first fault.
     """
     run_all(env_checks(what, config, device))
 

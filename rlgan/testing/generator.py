@@ -134,7 +134,8 @@ CHECKS = (samples, in_place, randomness, variety, independence, update_reads, up
 def check_data(what: Any, config: Any = None) -> None:
     """Check a data set: a name (``digits``), a DataSpec, or ``factory(config)``.
 
-    Raises ConformanceError: the first fault.
+    Raises:
+        ConformanceError: the first fault.
     """
     run_all(data_checks(what, config))
 

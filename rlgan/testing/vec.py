@@ -23,7 +23,8 @@ FLAGS = ("terminated", "truncated", "valid", "first", "over")
 def check_vec_env(make: Callable[[], Any], name: str = "", device: str = "cpu") -> None:
     """Check what ``make()`` gives: a VecEnv, a HostVecEnv, or a ``gymnasium.vector.VectorEnv`` in NEXT_STEP mode.
 
-    Raises ConformanceError: the first fault.
+    Raises:
+        ConformanceError: the first fault.
     """
     run_all(vec_checks(make, f"env {name or getattr(make, '__name__', 'under test')}", torch.device(device)))
 
