@@ -5,23 +5,24 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Callable
-from typing import Any
+import shutil
+from typing import Any, cast
 
 import torch
 from gymnasium.spaces import Box, Space
 
 from rlgan import config
+from rlgan.contract import check_rows, check_samples
 from rlgan.core import seeding
+from rlgan.core.capture import Captured
 from rlgan.core.host import HostVecEnv
 from rlgan.core.protocols import DataSet, Spaces
-from rlgan.core.stream import check_samples
-from rlgan.core.vec import VecEnv, check_rows
-from rlgan.core.watchdog import Watchdog
-from rlgan.errors import EnvError, PluginError, RlganError, UsageError
+from rlgan.core.vec import VecEnv, called
+from rlgan.errors import PluginError, RlganError, UsageError
 from rlgan.nn.torsos import BOARD
 from rlgan.registry import Registry
 from rlgan.runconfig import Run
+from rlgan.simulators.watchdog import Watchdog
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt."""
@@ -34,7 +35,7 @@ def build_env(run: Run, copies: int, device: torch.device, seed: int, barrier: i
     resume = f"rlgan resume {c.dir or 'last'}"
     if spec.host:
         return HostVecEnv(
-            lambda n: _make(c.env, spec.factory, part.config, part.argument, n, render),
+            lambda n: called(c.env, "when it was made", spec.factory, part.config, part.argument, n, render),
             copies,
             device,
             groups=c.groups if barrier else 1,
@@ -45,10 +46,9 @@ def build_env(run: Run, copies: int, device: torch.device, seed: int, barrier: i
             resume=resume,
         )
     watchdog = Watchdog(c.timeout, c.env, resume)
-    watchdog.start()
     try:
         with watchdog:
-            env = _make(c.env, spec.factory, part.config, device, torch.float32)
+            env = called(c.env, "when it was made", spec.factory, part.config, device, torch.float32)
             with seeding.fork(seed, device):
                 check_rows(env, copies, device, c.env)
             return VecEnv(env, copies, device, name=c.env, watchdog=watchdog)
@@ -117,6 +117,20 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def pick_capture(mode: str, device: torch.device) -> Captured:
+    """Return what will be done, by a fixed rule: ``auto`` is graphs on CUDA and eager on a CPU.
+
+    On a CPU the compiler's 6 to 30 seconds are lost on runs of minutes, and DQN updates gain nothing from it.
+    """
+    if mode == "auto":
+        return "graph" if device.type == "cuda" else "eager"
+    if mode == "graph" and device.type != "cuda":
+        raise UsageError("capture=graph needs a CUDA device; on a CPU write capture=eager or capture=compile")
+    if mode == "compile" and not shutil.which(os.environ.get("CXX", "g++")) and not shutil.which("clang++"):
+        raise UsageError("capture=compile needs a C++ compiler (g++ or clang++); install one or write capture=eager")
+    return cast(Captured, mode)
+
+
 def be_deterministic(wanted: bool) -> None:
     """Ask torch for deterministic algorithms on CUDA. Call it before the first matrix product, or it comes too late."""
     # without a workspace of fixed size cuBLAS may take another order of sums, and torch refuses to call it
@@ -151,12 +165,3 @@ def settle_processor() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def _make(name: str, factory: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return factory(*arguments)
-    except RlganError:
-        raise
-    except Exception as error:
-        raise EnvError(f"env {name} raised {type(error).__name__} when it was made: {error}") from error

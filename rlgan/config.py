@@ -12,23 +12,10 @@ from typing import Any, cast
 
 from rlgan import envfile, overrides, schema
 from rlgan.errors import PluginError, UsageError
-from rlgan.registry import Registry, nearest
+from rlgan.registry import Registry, nearest, suggestion
 from rlgan.runconfig import ROLES, Part, Run, RunConfig, read_file
-from rlgan.schema import Key, field_docs
+from rlgan.schema import Key
 from rlgan.specs import AgentSpec, LearnerSpec, Preset, Spec
-
-__all__ = [
-    "Draft",
-    "Run",
-    "RunConfig",
-    "agents_that_can",
-    "draft",
-    "field_docs",
-    "load_file",
-    "read_options",
-    "resolve",
-    "resolve_one",
-]
 
 
 @dataclass
@@ -60,13 +47,10 @@ def resolve(words: Sequence[str], registry: Registry) -> list[Run]:
         UsageError: one line for each thing that is wrong.
         PluginError: a plugin that is named cannot be used.
     """
-    cells, problems = overrides.expand(words)
-    files = _read_files(words, problems)
-    if problems:
-        raise UsageError("\n".join(problems))
+    cells, files = _read(words)
+    problems: list[str] = []
     runs = [_finish(_draft(cell, files, registry), problems) for cell in cells]
-    if problems:
-        raise UsageError("\n".join(dict.fromkeys(problems)))
+    _refuse(problems)
     return _apart([cast(Run, run) for run in runs], cells)
 
 
@@ -86,13 +70,9 @@ def load_file(path: Path, registry: Registry) -> Run:
 
 def draft(words: Sequence[str], registry: Registry) -> Draft:
     """The first cell's keys with values and origins, also where agent or env are not named yet (for help)."""
-    cells, problems = overrides.expand(words)
-    files = _read_files(words, problems)
-    if problems:
-        raise UsageError("\n".join(problems))
+    cells, files = _read(words)
     found = _draft(cells[0], files, registry)
-    if found.problems:
-        raise UsageError("\n".join(found.problems))
+    _refuse(found.problems)
     return found
 
 
@@ -101,13 +81,11 @@ def read_options(words: Sequence[str], cls: type) -> Any:
     cells, problems = overrides.expand(words)
     if not problems and (len(cells) != 1 or cells[0].files):
         problems.append("this command takes one value for each key and no files.")
-    if problems:
-        raise UsageError("\n".join(problems))
+    _refuse(problems)
     keys = schema.keys(cls)
     values = {name: key.default for name, key in keys.items()}
     _take(("command line", cells[0].settings, False), keys, values, {}, problems)
-    if problems:
-        raise UsageError("\n".join(problems))
+    _refuse(problems)
     return schema.build(cls, values)
 
 
@@ -193,11 +171,10 @@ def _preset(name: str, learner: LearnerSpec, worlds: set[str], problems: list[st
         return next((preset for preset in learner.presets if preset.default and preset.env in worlds), None)
     by_name = {preset.name: preset for preset in learner.presets}
     if name not in by_name:
-        guess = nearest(name, by_name)
-        hint = f": did you mean '{guess}'?" if guess else "."
         known = ", ".join(f"{preset.name} ({preset.env})" for preset in learner.presets)
         problems.append(
-            f"unknown preset '{name}' of {learner.kind[:-1]} '{learner.name}'{hint} There are auto, none, {known}."
+            f"unknown preset '{name}' of {learner.kind[:-1]} '{learner.name}'{suggestion(name, by_name)} "
+            f"There are auto, none, {known}."
         )
     return by_name.get(name)
 
@@ -292,11 +269,20 @@ def _apart(runs: list[Run], cells: Sequence[overrides.Cell]) -> list[Run]:
     return moved
 
 
-def _read_files(words: Sequence[str], problems: list[str]) -> dict[str, dict[str, Any]]:
+def _read(words: Sequence[str]) -> tuple[list[overrides.Cell], dict[str, dict[str, Any]]]:
+    """The cells that the words ask for, and the files that they name."""
+    cells, problems = overrides.expand(words)
     files: dict[str, dict[str, Any]] = {}
     for name in (word[1:] for word in words if word.startswith("@")):
         try:
             files[name] = read_file(name)
         except UsageError as error:
             problems.append(str(error))
-    return files
+    _refuse(problems)
+    return cells, files
+
+
+def _refuse(problems: Iterable[str]) -> None:
+    """UsageError if there are any, one line each."""
+    if lines := list(dict.fromkeys(problems)):
+        raise UsageError("\n".join(lines))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any
 
 import pluggy
 
@@ -43,6 +43,6 @@ def collect(plugin: Any, name: str) -> tuple[Spec, ...]:
         raise PluginError(f"{name} has no function rlgan_specs marked with @hookimpl")
     specs: list[Any] = [spec for result in manager.hook.rlgan_specs() for spec in result]
     for spec in specs:
-        if not isinstance(spec, get_args(Spec)):
+        if not isinstance(spec, Spec):
             raise PluginError(f"{name} yields {spec!r}, which is not a Spec")
     return tuple(specs)

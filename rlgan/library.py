@@ -14,9 +14,10 @@ from typing import Any, cast
 import torch
 
 from rlgan import assembly, config, rundir, schema, session
+from rlgan.contract import check_rows
 from rlgan.core import seeding
 from rlgan.core.host import HostVecEnv
-from rlgan.core.vec import VecEnv, check_rows
+from rlgan.core.vec import VecEnv
 from rlgan.errors import UsageError
 from rlgan.policy import Policy
 from rlgan.registry import Registry

@@ -11,6 +11,7 @@ from gymnasium.spaces import Box, Dict, Discrete, Space
 from torch import Tensor
 
 from rlgan.core import seeding
+from rlgan.core.rows import renewed
 from rlgan.errors import UsageError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -85,11 +86,7 @@ class Policy:
         chosen = np.asarray(mask)
         if chosen.shape != (self._n,) or chosen.dtype != np.bool_:
             raise UsageError(f"mask is {chosen.dtype} of {chosen.shape}; it must be bool of ({self._n},)")
-        where = torch.from_numpy(chosen).to(self.device)
-        self._carry = tuple(
-            torch.where(where.view(-1, *[1] * (old.dim() - 1)), new, old)
-            for new, old in zip(self._agent.carry(self._n), self._carry, strict=True)
-        )
+        self._carry = renewed(self._carry, torch.from_numpy(chosen).to(self.device), self._agent.carry)
 
     def _batch(self, obs: Any) -> tuple[Tensor | dict[str, Tensor], bool]:
         """The observations as tensors ``(n, ...)``, and whether it was a single one without that dimension."""

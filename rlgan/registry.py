@@ -46,6 +46,12 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return lowered[close[0]] if close else None
 
 
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence about a misspelt name."""
+    guess = nearest(word, known)
+    return f": did you mean '{guess}'?" if guess else "."
+
+
 class Registry:
     """Plugins by kind and name. A broken plugin costs only itself.
 
@@ -145,9 +151,7 @@ class Registry:
         if kinds:
             raise UsageError(f"'{text}' names several plugins: write {' or '.join(f'{k}.{text}' for k in kinds)}.")
         known = [entry.name for entry in self._entries if entry.status == "installed"]
-        guess = nearest(plain, known)
-        hint = f": did you mean '{guess}'?" if guess else "."
-        raise UsageError(f"no plugin is named '{text}'{hint} See `rlgan list`.")
+        raise UsageError(f"no plugin is named '{text}'{suggestion(plain, known)} See `rlgan list`.")
 
     def doctor(self, kind: str | None = None) -> list[Diagnosis]:
         """Import every plugin (of one kind), each on its own, and say how each is."""
@@ -184,9 +188,7 @@ class Registry:
 
     def _unknown(self, kind: str, name: str) -> str:
         known = [entry.name for entry in self.names(kind) if entry.status == "installed"]
-        guess = nearest(name, known)
-        hint = f": did you mean '{guess}'?" if guess else "."
-        return f"unknown {KINDS[kind]} '{name}'{hint} Installed: {', '.join(known) or 'none'}."
+        return f"unknown {KINDS[kind]} '{name}'{suggestion(name, known)} Installed: {', '.join(known) or 'none'}."
 
     def _resolve(self, entry: Entry) -> tuple[Spec | None, str, str]:
         """The entry's spec or None, its status, and the reason where that is not ``ok``."""

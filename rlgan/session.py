@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rlgan import assembly, envfile, rundir
-from rlgan.core import classifier, seeding
+from rlgan import assembly, envfile, judge, rundir
 from rlgan.core import evaluate as evaluation
-from rlgan.core.capture import resolve as resolve_capture
+from rlgan.core import seeding
 from rlgan.core.protocols import DataSet, RewardModel
 from rlgan.core.stream import DataStream, Stream
 from rlgan.core.trainer import Interrupted, Intervals, Output, Trainer
@@ -86,7 +85,7 @@ def evaluate(
             data = assembly.build_data(run)
             row = _judge(learner, data, samples or run.config.eval.samples, device)
             return {**row, "protocol": f"{run.world.name} {data.protocol}"}
-        seen: dict[str, list[torch.Tensor]] = {"before": [], "action": []}
+        seen: dict[str, list[torch.Tensor]] = {"obs": [], "action": []}
 
         def keep(row: dict[str, torch.Tensor]) -> None:
             for name, rows in seen.items():
@@ -96,7 +95,7 @@ def evaluate(
         row = _play(run, learner, episodes, seed, device, keep if demos_path else None)
     if demos_path:
         about = {"env": run.world.name, "protocol": protocol(run), "by": run.learner.name, **row}
-        demos.save(demos_path, torch.cat(seen["before"]), torch.cat(seen["action"]), about)
+        demos.save(demos_path, torch.cat(seen["obs"]), torch.cat(seen["action"]), about)
     return {**row, "normalised": normalised(run, row["return_mean"]), "protocol": protocol(run)}
 
 
@@ -126,7 +125,6 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
         if isinstance(env, VecEnv) and env.render_mode is None:
             raise UsageError(f"env={run.config.env} cannot be filmed: it has no render(state, i)")
         env.start(0)
-        video = Video(out, fps=env.fps, size=env.frame(0).shape[:2])
         shown = {"score": 0.0, "steps": 0, "game": 1}
 
         def draw(row: dict[str, torch.Tensor]) -> None:
@@ -137,11 +135,8 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
             if row["over"][0]:
                 shown.update(score=0.0, steps=0, game=shown["game"] + 1)
 
-        try:
+        with closing(env), closing(Video(out, env.fps, env.frame(0).shape[:2])) as video:
             evaluation.play(env, agent.act, agent.carry, episodes, draw)
-        finally:
-            video.close()
-            env.close()
     return out
 
 
@@ -175,7 +170,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
             f"the run in {folder} was on {old} and this machine would go on with {device.type}: "
             f"resume it where there is {old}"
         )
-    mode = resolve_capture(saved.info["capture"] if saved else c.capture, device)
+    mode = assembly.pick_capture(saved.info["capture"] if saved else c.capture, device)
     seeding.seed_all(seeding.derive(c.seed))
     assembly.settle_processor()
     if device.type == "cuda":
@@ -245,7 +240,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
 def _verdict(run: Run, row: dict[str, Any]) -> str:
     """One sentence about the last evaluation."""
     if "generator" in run.parts:
-        return classifier.sentence(row)
+        return judge.sentence(row)
     scale = normalised(run, row["return_mean"])
     return f"{row['return_mean']:.1f} mean return over {row['episodes']} games" + (
         f" (normalised {scale:.2f}: 0 is random play, 1 the reference)" if scale is not None else ""
@@ -300,18 +295,15 @@ def _play(
 ) -> dict[str, Any]:
     copies = max(n for n in range(1, EVALUATION_COPIES + 1) if episodes % n == 0)
     env = assembly.build_env(run, copies, device, seeding.derive(run.config.seed, EVALUATION, seed), barrier=0)
-    try:
-        games = evaluation.play(env, agent.act, agent.carry, episodes, on_row)
-    finally:
-        env.close()
-    return evaluation.summary(**games)
+    with closing(env):
+        return evaluation.summary(**evaluation.play(env, agent.act, agent.carry, episodes, on_row))
 
 
 def _judge(generator: Any, data: DataSet, n: int, device: torch.device) -> dict[str, Any]:
     """Evaluate n samples by a classifier of the data set, which is trained when it is first needed."""
     with seeding.fork(seeding.derive(0, JUDGE), device):
-        judge = classifier.trained(data, device)
-    return judge.judge(generator.sample(n))
+        trained = judge.trained(data, device)
+    return trained.judge(generator.sample(n))
 
 
 def trained(folder: Path, device: str | None = None) -> tuple[Run, Any, Any, torch.device]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal
+from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar
 
 API = 1
 """Version of the plugin contract. A spec made for another one is reported as broken, never half-used."""
@@ -41,35 +41,41 @@ class Score:
 
 
 @dataclass(frozen=True)
-class AgentSpec:
-    """Something that acts and learns."""
+class Spec:
+    """What every plugin says about itself."""
 
+    kind: ClassVar[str] = ""
     name: str
     factory: Callable[..., Any]
-    """``factory(spaces, config, device) -> Agent``."""
     config: type
     """Frozen dataclass; the docstring under each field is its help."""
     summary: str
-    refuses: Callable[[Any, Any], str | None]
-    """``refuses(observation_space, action_space)``: why the agent cannot act there, or None."""
-    presets: tuple[Preset, ...] = ()
+    _: KW_ONLY
     extra: str | None = None
     """The optional dependency group that must be installed, as in ``pip install "rlgan[extra]"``."""
     tags: tuple[str, ...] = ()
     api: int = API
-    kind: Literal["agents"] = field(default="agents", init=False)
 
 
 @dataclass(frozen=True)
-class EnvSpec:
-    """Somewhere to act."""
+class AgentSpec(Spec):
+    """Something that acts and learns: ``factory(spaces, config, device) -> Agent``."""
 
-    name: str
-    factory: Callable[..., Any]
-    """Device env: ``factory(config, device, dtype) -> Env``. Host env: ``factory(config, argument, copies, render) ->
-    gymnasium.vector.VectorEnv``, where ``argument`` is what follows the colon of ``env=family:argument``."""
-    config: type
-    summary: str
+    kind = "agents"
+    refuses: Callable[[Any, Any], str | None]
+    """``refuses(observation_space, action_space)``: why the agent cannot act there, or None."""
+    presets: tuple[Preset, ...] = ()
+
+
+@dataclass(frozen=True)
+class EnvSpec(Spec):
+    """Somewhere to act: ``factory(config, device, dtype) -> Env``.
+
+    Of a host env: ``factory(config, argument, copies, render) -> gymnasium.vector.VectorEnv``, where ``argument`` is
+    what follows the colon of ``env=family:argument``.
+    """
+
+    kind = "envs"
     host: bool = False
     """True for simulators that live on the CPU."""
     family: bool = False
@@ -77,77 +83,43 @@ class EnvSpec:
     members: Callable[[], Iterable[str]] | None = None
     """What may follow the colon of a family, for completion."""
     scores: tuple[Score, ...] = ()
-    extra: str | None = None
-    tags: tuple[str, ...] = ()
     source: bytes = field(default=b"", repr=False)
     """Set by rlgan: the content of the file that ``env=./file.py`` named, of which the run keeps a copy."""
-    api: int = API
-    kind: Literal["envs"] = field(default="envs", init=False)
 
 
 @dataclass(frozen=True)
-class GeneratorSpec:
-    """Something that samples and learns."""
+class GeneratorSpec(Spec):
+    """Something that samples and learns: ``factory(data, config, device) -> Generator``; the DataSpec made ``data``."""
 
-    name: str
-    factory: Callable[..., Any]
-    """``factory(data, config, device) -> Generator``; ``data`` is what the run's DataSpec made."""
-    config: type
-    summary: str
+    kind = "generators"
     presets: tuple[Preset, ...] = ()
-    extra: str | None = None
-    tags: tuple[str, ...] = ()
-    api: int = API
-    kind: Literal["generators"] = field(default="generators", init=False)
 
 
 @dataclass(frozen=True)
-class DataSpec:
-    """Real samples that a generator learns from."""
+class DataSpec(Spec):
+    """Real samples that a generator learns from: ``factory(config) -> DataSet``, on the CPU."""
 
-    name: str
-    factory: Callable[..., Any]
-    """``factory(config) -> DataSet``, on the CPU."""
-    config: type
-    summary: str
-    extra: str | None = None
-    tags: tuple[str, ...] = ()
-    api: int = API
-    kind: Literal["data"] = field(default="data", init=False)
+    kind = "data"
 
 
 @dataclass(frozen=True)
-class RewardSpec:
-    """A learned reward that stands before, or in place of, the env's own."""
+class RewardSpec(Spec):
+    """A learned reward before, or in place of, the env's own: ``factory(spaces, config, device) -> RewardModel``."""
 
-    name: str
-    factory: Callable[..., Any]
-    """``factory(spaces, config, device) -> RewardModel``."""
-    config: type
-    summary: str
-    extra: str | None = None
-    tags: tuple[str, ...] = ()
-    api: int = API
-    kind: Literal["rewards"] = field(default="rewards", init=False)
+    kind = "rewards"
 
 
 @dataclass(frozen=True)
-class TrackerSpec:
-    """Somewhere for a run's metrics to go."""
+class TrackerSpec(Spec):
+    """Somewhere for a run's metrics to go: ``factory(config, run_dir)``.
 
-    name: str
-    factory: Callable[..., Any]
-    """``factory(config, run_dir)`` gives any of the methods ``run_start``, ``metrics``, ``checkpoint``, ``run_end``."""
-    config: type
-    summary: str
-    extra: str | None = None
-    tags: tuple[str, ...] = ()
-    api: int = API
-    kind: Literal["hooks"] = field(default="hooks", init=False)
+    It gives an object with any of the methods ``run_start``, ``metrics``, ``checkpoint``, ``run_end``.
+    """
+
+    kind = "hooks"
 
 
 LearnerSpec = AgentSpec | GeneratorSpec
-Spec = LearnerSpec | EnvSpec | DataSpec | RewardSpec | TrackerSpec
 
 
 def fault(spec: Spec) -> str:

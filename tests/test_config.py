@@ -335,11 +335,11 @@ def test_draft_is_for_help(registry: Registry) -> None:
 
 
 def test_field_docs() -> None:
-    docs = config.field_docs(LearnerConfig)
+    docs = schema.field_docs(LearnerConfig)
     assert docs == {"lr": "Step size.", "gamma": "Discount.", "layers": "Widths, from the input on."}
     nested = {"checkpoint", "barrier", "eval", "record"}
     assert {field.name for field in dataclasses.fields(config.RunConfig)} - set(
-        config.field_docs(config.RunConfig)
+        schema.field_docs(config.RunConfig)
     ) == nested
     assert all(key.doc for key in schema.keys(config.RunConfig).values())
 

@@ -14,11 +14,11 @@ import torch
 
 from rlgan import DataSpec, NoConfig, assembly
 from rlgan.cli.main import main
-from rlgan.core.classifier import Judge
 from rlgan.core.protocols import DataSet, Phase, Samples
 from rlgan.core.source import SampleSource, make_source
 from rlgan.core.stream import DataStream
 from rlgan.errors import PluginError, UsageError
+from rlgan.judge import Judge
 from rlgan.report import grid
 from rlgan_data.digits import DigitsConfig, make
 from rlgan_generators.dcgan import DCGAN, DCGANConfig, discriminator_loss, generator_loss

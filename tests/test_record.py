@@ -245,7 +245,7 @@ def test_the_rate_is_smoothed():
 
 def test_steps_are_short_on_a_terminal():
     counts = (0, 999, 1000, 412_345, 999_499, 999_600, 9_876_543, 2_000_000_000)
-    assert [record._short(n) for n in counts] == ["0", "999", "1k", "412k", "999k", "1M", "9.88M", "2G"]
+    assert [record.short(n) for n in counts] == ["0", "999", "1k", "412k", "999k", "1M", "9.88M", "2G"]
 
 
 def test_durations():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Interval
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from rlgan.core.optimise import Adam, optimise, soft_update
 from rlgan.core.protocols import Batch, Phase, Replay, Spaces
 from rlgan.core.schedule import linear
+from rlgan.core.state import Saved
 from rlgan.hookspecs import hookimpl
 from rlgan.nn.torsos import Precision, value_network
 from rlgan.specs import AgentSpec, Preset
@@ -76,8 +77,10 @@ class DQNConfig:
     """Arithmetic of NatureCNN; auto is bfloat16 where it is faster. Weights and optimiser stay float32."""
 
 
-class DQN:
+class DQN(Saved):
     """Satisfies Agent. Observations (n, ...), actions (n,) int64 of a Discrete space."""
+
+    kept = ("q", "target", "optimiser")
 
     def __init__(self, spaces: Spaces, config: DQNConfig, device: torch.device) -> None:
         assert isinstance(spaces.action, Discrete)
@@ -121,17 +124,6 @@ class DQN:
     def sync(self) -> None:
         """Move the target network."""
         soft_update(self.target, self.q, self.config.tau)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Both networks and the optimiser."""
-        modules = {"q": self.q.state_dict(), "target": self.target.state_dict()}
-        return {**modules, "optimiser": self.optimiser.state_dict()}
-
-    def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Copy a saved state in."""
-        self.q.load_state_dict(tree["q"])
-        self.target.load_state_dict(tree["target"])
-        self.optimiser.load_state_dict(tree["optimiser"])
 
 
 def td_loss(

@@ -19,6 +19,7 @@ from rlgan.core.optimise import Adam, optimise
 from rlgan.core.protocols import Batch, Observation, Phase, Rollouts, Spaces
 from rlgan.core.returns import gae
 from rlgan.core.schedule import linear
+from rlgan.core.state import Saved
 from rlgan.hookspecs import hookimpl
 from rlgan.nn.actor_critic import ActorCritic, unfit
 from rlgan.nn.torsos import Precision
@@ -67,8 +68,10 @@ class PPOConfig:
     """Arithmetic of NatureCNN; auto is bfloat16 where the processor has it. Weights and optimiser stay float32."""
 
 
-class PPO:
+class PPO(Saved):
     """Satisfies Agent. Observations (n, ...); actions of a Discrete, MultiDiscrete or Box space."""
+
+    kept = ("net", "optimiser")
 
     def __init__(self, spaces: Spaces, config: PPOConfig, device: torch.device) -> None:
         self.config, self.steps = config, spaces.steps
@@ -111,15 +114,6 @@ class PPO:
         loss, metrics = ppo_loss(self.net, batch, clip, c.value_weight, c.entropy, c.normalise)
         norm = optimise(self.optimiser, loss, c.max_grad_norm)
         return {**metrics, "grad_norm": norm}
-
-    def state_dict(self) -> dict[str, Any]:
-        """The network and the optimiser."""
-        return {"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
-
-    def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Copy a saved state in."""
-        self.net.load_state_dict(tree["net"])
-        self.optimiser.load_state_dict(tree["optimiser"])
 
 
 def ppo_loss(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Gt, Interval
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from rlgan.core.optimise import Adam, optimise, soft_update
 from rlgan.core.protocols import Batch, DataSet, Phase, Samples
+from rlgan.core.state import Saved
 from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
 from rlgan.nn.torsos import Precision, compute_dtype
@@ -46,8 +47,10 @@ class DCGANConfig:
     """Arithmetic of the convolutions; auto is bfloat16 where it is faster. Weights stay float32."""
 
 
-class DCGAN:
+class DCGAN(Saved):
     """Satisfies Generator. Images (B, C, H, W) uint8, H and W divisible by 4."""
+
+    kept = ("generator", "averaged", "discriminator", "generator_adam", "discriminator_adam")
 
     def __init__(self, data: DataSet, config: DCGANConfig, device: torch.device) -> None:
         if data.real.dim() != 4 or data.real.shape[2] % 4 or data.real.shape[3] % 4:
@@ -91,16 +94,6 @@ class DCGAN:
         noise = torch.randn(-(-n // size), size, self.config.noise, device=self.device)
         images = torch.cat([self.averaged(part) for part in noise])[:n]
         return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Three networks and two optimisers."""
-        parts = ("generator", "averaged", "discriminator", "generator_adam", "discriminator_adam")
-        return {name: getattr(self, name).state_dict() for name in parts}
-
-    def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Copy a saved state in."""
-        for name, state in tree.items():
-            getattr(self, name).load_state_dict(state)
 
 
 def discriminator_loss(on_real: Tensor, on_fake: Tensor) -> Tensor:

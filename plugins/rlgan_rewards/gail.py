@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from rlgan.core.optimise import Adam, optimise
 from rlgan.core.protocols import Batch, Spaces
+from rlgan.core.state import Saved
 from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
 from rlgan.nn.torsos import MLP
@@ -46,8 +47,10 @@ class GAILConfig:
     """Weight of the gradient penalty."""
 
 
-class GAIL:
+class GAIL(Saved):
     """Satisfies RewardModel. Observations are vectors, actions numbered."""
+
+    kept = ("discriminator", "optimiser")
 
     when: Literal["sample"] = "sample"
 
@@ -88,15 +91,13 @@ class GAIL:
 
     def state_dict(self) -> dict[str, Any]:
         """The discriminator, its optimiser, and by what the demonstrations in their file are known again."""
-        parts = {name: getattr(self, name).state_dict() for name in ("discriminator", "optimiser")}
-        return parts | {"demonstrations": self.digest}
+        return {**super().state_dict(), "demonstrations": self.digest}
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Copy a saved state in; ValueError where the demonstrations are no longer those that it learned from."""
         if tree["demonstrations"] != self.digest:
             raise ValueError(f"{self.config.demos} holds other demonstrations by now")
-        self.discriminator.load_state_dict(tree["discriminator"])
-        self.optimiser.load_state_dict(tree["optimiser"])
+        super().load_state_dict(tree)
 
 
 @hookimpl

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rlgan.core.optimise import Adam, optimise
 from rlgan.core.protocols import Batch, Spaces
+from rlgan.core.state import Saved
 from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
 from rlgan.nn.torsos import value_network
@@ -43,11 +44,11 @@ class RNDConfig:
     """Rows per update."""
 
 
-class RND:
+class RND(Saved):
     """Satisfies RewardModel. Observations (T, N, ...) of a Box."""
 
     when: Literal["collect"] = "collect"
-    parts = ("random", "predictor", "optimiser", "means")
+    kept = ("random", "predictor", "optimiser", "means")
 
     def __init__(self, spaces: Spaces, config: RNDConfig, device: torch.device) -> None:
         if not isinstance(spaces.observation, Box):
@@ -82,15 +83,6 @@ class RND:
         if not self.images:
             obs = ((obs - self.means["obs"]) * self.means["variance"].clamp_min(1e-8).rsqrt()).clamp(-5, 5)
         return (self.predictor(obs) - self.random(obs)).square().mean(-1).view(rows["next_obs"].shape[:2])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Both networks, the optimiser and the running means."""
-        return {name: getattr(self, name).state_dict() for name in self.parts}
-
-    def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Copy a saved state in."""
-        for name in self.parts:
-            getattr(self, name).load_state_dict(tree[name])
 
 
 @hookimpl

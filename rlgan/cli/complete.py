@@ -52,25 +52,8 @@ class _Plain:
         return str(item.value)
 
 
-@add_completion_class
-class Bash(_Plain, BashComplete):
-    """Bash 4.4 and later."""
-
-    source_template = _BASH
-
-
-@add_completion_class
-class Zsh(_Plain, ZshComplete):
-    """Zsh, after compinit."""
-
-    source_template = _ZSH
-
-
-@add_completion_class
-class Fish(_Plain, FishComplete):
-    """Fish 3.1 and later."""
-
-    source_template = _FISH
+for _shell, _template in ((BashComplete, _BASH), (ZshComplete, _ZSH), (FishComplete, _FISH)):
+    add_completion_class(type(_shell.__name__, (_Plain, _shell), {"source_template": _template}))
 
 
 def complete_word(words: Sequence[str], incomplete: str) -> list[CompletionItem]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -11,25 +9,9 @@ import torch
 from torch import Tensor
 
 from rlgan.core.protocols import Batch
-from rlgan.errors import UsageError
 
 Captured = Literal["eager", "compile", "graph"]
-Mode = Literal["auto"] | Captured
 WARM_UP = 3
-
-
-def resolve(mode: Mode, device: torch.device) -> Captured:
-    """Return what will be done, by a fixed rule: ``auto`` is graphs on CUDA and eager on a CPU.
-
-    On a CPU the compiler's 6 to 30 seconds are lost on runs of minutes, and DQN updates gain nothing from it.
-    """
-    if mode == "auto":
-        return "graph" if device.type == "cuda" else "eager"
-    if mode == "graph" and device.type != "cuda":
-        raise UsageError("capture=graph needs a CUDA device; on a CPU write capture=eager or capture=compile")
-    if mode == "compile" and not shutil.which(os.environ.get("CXX", "g++")) and not shutil.which("clang++"):
-        raise UsageError("capture=compile needs a C++ compiler (g++ or clang++); install one or write capture=eager")
-    return mode
 
 
 def capture(fn: Callable[..., Any], mode: Captured) -> Callable[..., Any]:

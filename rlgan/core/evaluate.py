@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlgan.core.protocols import Policy
+from rlgan.core.stream import Stream
 
 
 def play(
@@ -21,37 +22,28 @@ def play(
     """Play ``episodes`` whole games, rounded up to equally many in each copy of ``env``.
 
     The first-finished games of many copies are the short ones, so each copy's first k games are counted, whenever they
-    end. Returns raw ``returns`` and ``lengths`` in order of copy and game. ``on_row`` sees every row, with the
-    observation ``before`` it, its ``action``, and whether it ``counts``, as a step of a counted game.
+    end. Returns raw ``returns`` and ``lengths`` in order of copy and game. ``on_row`` sees every row, with whether a
+    game is ``over`` with it, and whether it ``counts``, as a step of a counted game. The copies are of one group.
     """
     n, device = env.num_envs, env.device
     quota = -(-episodes // n)
-    obs = torch.cat([env.start(g) for g in range(env.groups)])
-    first = torch.ones(n, dtype=torch.bool, device=device)
-    memory, step = carry(n), torch.zeros((), dtype=torch.int64, device=device)
+    begun = torch.zeros((), dtype=torch.int64, device=device)
+    stream = Stream(env, lambda obs, memory, step, explore: act(obs, memory, begun, False), carry)
+    stream.begin()
     total, length = torch.zeros(n, dtype=torch.float64, device=device), torch.zeros(n, device=device)
     games: list[list[tuple[float, int]]] = [[] for _ in range(n)]
     while any(len(g) < quota for g in games):
-        if memory is not None:
-            shape = [(first.view(-1, *[1] * (m.dim() - 1)), m) for m in memory]
-            memory = tuple(torch.where(f, c, m) for (f, m), c in zip(shape, carry(n), strict=True))
-        with torch.no_grad():
-            out, memory = act(obs, memory, step, False)
-        for g in range(env.groups):
-            env.send(g, out["action"][env.columns(g)])
-        steps = [env.receive(g) for g in range(env.groups)]
-        row = {name: torch.cat([s[name] for s in steps]) for name in ("obs", "reward", "valid", "first", "over")}
-        before, obs, first = obs, row["obs"], row["first"]
+        row = stream.receive(0)
         total += row["reward"]
         length += row["valid"]
         if on_row is not None:
             open_copies = torch.tensor([len(g) < quota for g in games], device=device)
-            on_row({**row, "before": before, "action": out["action"], "counts": row["valid"] & open_copies})
-        for i in row["over"].nonzero().flatten().tolist():
+            on_row({**row, "over": stream.over, "counts": row["valid"] & open_copies})
+        for i in stream.over.nonzero().flatten().tolist():
             if len(games[i]) < quota:
                 games[i].append((float(total[i]), int(length[i])))
-        total[row["over"]] = 0.0
-        length[row["over"]] = 0.0
+        total[stream.over] = 0.0
+        length[stream.over] = 0.0
     flat = [game for copy in games for game in copy]
     return {"returns": [r for r, _ in flat], "lengths": [n for _, n in flat]}
 

@@ -18,10 +18,10 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from rlgan.core.protocols import Step
-from rlgan.core.simulator import FLAGS, Simulator
 from rlgan.core.statistics import Statistics
-from rlgan.core.watchdog import Watchdog
 from rlgan.errors import EnvError, UsageError
+from rlgan.simulators.simulator import FLAGS, Simulator
+from rlgan.simulators.watchdog import Watchdog
 
 
 class HostVecEnv:
@@ -63,14 +63,13 @@ class HostVecEnv:
         self.num_envs, self.groups, self.device = copies, groups, torch.device(device)
         self._identity = {"copies": copies, "groups": groups, "seed": seed, "barrier": barrier}
         self._watchdog = Watchdog(timeout, name, resume)
-        self._watchdog.start()
         self._size = copies // groups
         self._simulators: list[Simulator] = []
         for g in range(groups):
             with self._watchdog:
                 sim = make(self._size)
             label = name or type(sim).__name__
-            self._simulators.append(Simulator(sim, label, g, self._size, seed, barrier, self.device))
+            self._simulators.append(Simulator(sim, label, g, seed, barrier, self.device, self._watchdog))
         first = self._simulators[0]
         self.name, self.single_observation_space = first.name, first.space
         self.single_action_space = first.sim.single_action_space
@@ -86,15 +85,12 @@ class HostVecEnv:
 
     def start(self, g: int) -> Tensor:
         """Reset group ``g`` with seeds and return its first observation (n, ...)."""
-        with self._watchdog:
-            self._simulators[g].restart(0)
+        self._simulators[g].restart(0)
         return self._simulators[g].upload()
 
     def send(self, g: int, action: Tensor) -> None:
         """Begin the step of group ``g`` with ``action`` (n, ...), which is ignored for invalid rows."""
-        actions = action.detach().cpu().numpy()
-        with self._watchdog:
-            self._simulators[g].send(actions)
+        self._simulators[g].send(action.detach().cpu().numpy())
 
     def receive(self, g: int) -> Step:
         """Finish the step of group ``g``.
@@ -105,8 +101,7 @@ class HostVecEnv:
             but ``final_obs``, the true next observation.
         """
         simulator = self._simulators[g]
-        with self._watchdog:
-            reward, flags, final = simulator.receive()
+        reward, flags, final = simulator.receive()
         step = {"obs": simulator.upload(), "reward": torch.from_numpy(reward).to(self.device)}
         step.update(zip(FLAGS, torch.from_numpy(flags).to(self.device), strict=True))
         if final is not None:
@@ -153,14 +148,13 @@ class HostVecEnv:
                 f"{self.name}: replaying {len(saved['sent'])} rows of {self._size} copies since row {saved['barrier']}",
                 file=sys.stderr,
             )
-            simulator.replay(saved, self._watchdog)
+            simulator.replay(saved)
         self.statistics.load_state_dict(tree["statistics"])
 
     def close(self) -> None:
         """Close the simulators."""
         for simulator in self._simulators:
-            with self._watchdog:
-                simulator.close()
+            simulator.close()
         self._watchdog.close()
 
 

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from rlgan.core.state import Saved
+
 
 class Optimiser(Protocol):
     """What `optimise` steps with."""
@@ -18,25 +20,24 @@ class Optimiser(Protocol):
 
     def step(self, gradients: list[Tensor], divisor: Tensor) -> None:
         """Step along the gradients divided by ``divisor`` ()."""
-        ...
 
 
-class Adam:
+class Adam(Saved):
     """Adam (Kingma & Ba 2015) as one fused kernel over all parameters.
 
     torch.optim's own costs a tenth of a small update in Python. The learning rate ``lr`` () and the count of steps are
     tensors on the device, so that schedules and captured graphs can change them.
     """
 
+    kept = ("lr", "count", "decayed", "first", "second")
+
     def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        lr: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        self, parameters: Iterable[Tensor], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
     ) -> None:
         self.parameters: list[Tensor] = list(parameters)
         self.betas, self.eps = betas, eps
+        self.fixed: dict[str, Any] = {"beta1": betas[0], "beta2": betas[1], "weight_decay": 0.0, "eps": eps}
+        self.fixed |= {"amsgrad": False, "maximize": False}
         device = self.parameters[0].device
         self.lr = torch.tensor(lr, device=device)
         self.count = torch.zeros((), device=device)
@@ -50,21 +51,9 @@ class Adam:
         if torch.compiler.is_compiling():
             self._formula(gradients, divisor)
             return
+        steps = [self.count] * len(self.parameters)
         torch._fused_adam_(
-            self.parameters,
-            gradients,
-            self.first,
-            self.second,
-            [],
-            [self.count] * len(self.parameters),
-            lr=self.lr,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
-            weight_decay=0.0,
-            eps=self.eps,
-            amsgrad=False,
-            maximize=False,
-            grad_scale=divisor,
+            self.parameters, gradients, self.first, self.second, [], steps, lr=self.lr, grad_scale=divisor, **self.fixed
         )
 
     def _formula(self, gradients: list[Tensor], divisor: Tensor) -> None:
@@ -80,29 +69,17 @@ class Adam:
             second.mul_(beta2).addcmul_(g, g, value=1 - beta2)
             p.sub_(rate * first / (second.sqrt() / scale + self.eps))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Both moments, the count of steps, the decay so far and the learning rate."""
-        scalars = {"lr": self.lr, "count": self.count, "decayed": self.decayed}
-        return {**scalars, "first": self.first, "second": self.second}
 
-    @torch.no_grad()
-    def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Copy a saved state in."""
-        self.lr.copy_(tree["lr"])
-        self.count.copy_(tree["count"])
-        self.decayed.copy_(tree["decayed"])
-        torch._foreach_copy_(self.first, tree["first"])
-        torch._foreach_copy_(self.second, tree["second"])
-
-
-class RMSProp:
+class RMSProp(Saved):
     """RMSProp (Tieleman & Hinton 2012) as TensorFlow 1 has it, with which the published A2C results were made.
 
     ``p -= lr g / sqrt(v + eps)``, where ``v`` is the decayed mean of squares and starts at 1: early steps are small,
     and ``eps`` stands inside the root.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, decay: float = 0.99, eps: float = 1e-5) -> None:
+    kept = ("lr", "squares")
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float, decay: float = 0.99, eps: float = 1e-5) -> None:
         self.parameters: list[Tensor] = list(parameters)
         self.decay, self.eps = decay, eps
         self.lr = torch.tensor(lr, device=self.parameters[0].device)
@@ -118,16 +95,6 @@ class RMSProp:
         torch._foreach_div_(gradients, root)
         torch._foreach_mul_(gradients, -self.lr)
         torch._foreach_add_(self.parameters, gradients)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The decayed squares and the learning rate."""
-        return {"lr": self.lr, "squares": self.squares}
-
-    @torch.no_grad()
-    def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Copy a saved state in."""
-        self.lr.copy_(tree["lr"])
-        torch._foreach_copy_(self.squares, tree["squares"])
 
 
 def optimise(optimiser: Optimiser, loss: Tensor, max_norm: float) -> Tensor:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
 from gymnasium.spaces import Space
 from torch import Tensor
@@ -40,6 +39,8 @@ class Bound:
 class Env(Protocol):
     """A problem as pure functions, batched over the leading dimension, with fixed shapes. It knows no reset logic, no
     time limit and no statistics: the VecEnv does these once for all.
+
+    An env that can be watched has ``render(state, i)``, the picture of copy i (H, W, 3) uint8, and ``fps``.
     """
 
     observation_space: Space
@@ -48,26 +49,12 @@ class Env(Protocol):
 
     def reset(self, n: int, rng: torch.Generator | None) -> State:
         """Draw n starting states; every tensor is (n, ...)."""
-        ...
 
     def observe(self, state: State) -> Observation:
         """Return what the agent sees of each state, (n, ...)."""
-        ...
 
     def step(self, state: State, action: Tensor, rng: torch.Generator | None) -> tuple[State, Tensor, Tensor]:
         """Return the next state, reward (n,) float and terminated (n,) bool, changing nothing in place."""
-        ...
-
-
-class Renders(Protocol):
-    """An env that can be watched."""
-
-    fps: int
-    """Pictures per second of real time."""
-
-    def render(self, state: State, i: int) -> np.ndarray:
-        """Picture of copy i, (H, W, 3) uint8."""
-        ...
 
 
 Policy = Callable[[State, torch.Generator | None], Tensor]
@@ -148,20 +135,21 @@ class Phase:
     costly work (copying a large target network) costs nothing in between."""
 
 
-class Learner(Protocol):
+class Stateful(Protocol):
+    """What can be saved; `rlgan.core.state.Saved` does it for named attributes."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that training changes, as a tree of tensors and numbers."""
+
+    def load_state_dict(self, tree: dict[str, Any]) -> None:
+        """Copy a tree that state_dict made into the live tensors."""
+
+
+class Learner(Stateful, Protocol):
     """What agents and generators share. No base class is needed."""
 
     def phases(self) -> list[Phase]:
         """Return the work to be done, in order."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything that training changes, as a tree of tensors and numbers."""
-        ...
-
-    def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Copy a tree that state_dict made into the live tensors."""
-        ...
 
 
 class Agent(Learner, Protocol):
@@ -169,14 +157,12 @@ class Agent(Learner, Protocol):
 
     def carry(self, n: int) -> Any:
         """Fresh recurrent state of n copies, or None."""
-        ...
 
     def act(self, obs: Observation, carry: Any, step: Tensor, explore: bool) -> tuple[Batch, Any]:
         """Return ``{"action": (n, ...), extras}`` and the next carry; ``step`` () int64 counts agent steps so far.
 
         ``explore=False`` is the evaluation of the protocol, which may keep a small epsilon.
         """
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,10 +182,9 @@ class Generator(Learner, Protocol):
 
     def sample(self, n: int) -> Tensor:
         """Return n samples (n, ...) in the form of ``DataSet.real``, from the device's default random numbers."""
-        ...
 
 
-class RewardModel(Protocol):
+class RewardModel(Stateful, Protocol):
     """A reward that is learned beside an agent, a stage between collecting and learning.
 
     Rows are time-first, (T, N, ...), and lead from ``obs`` to ``next_obs``, the true next one. Invalid rows get
@@ -215,16 +200,6 @@ class RewardModel(Protocol):
 
     def reward(self, rows: Batch, learner: Any) -> Tensor:
         """Return the reward (T, N) that stands in place of ``rows["reward"]``."""
-        ...
 
     def update(self, rows: Batch) -> dict[str, Tensor]:
         """One minibatch of rows (1, B, ...) as they were collected; returns 0-d metrics. May be captured."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything that training changes."""
-        ...
-
-    def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Copy a saved state in."""
-        ...

@@ -10,10 +10,13 @@ from torch import Tensor
 
 from rlgan.core.capture import Captured, capture
 from rlgan.core.protocols import Batch, RewardModel
+from rlgan.core.state import Saved
 
 
-class RewardStage:
+class RewardStage(Saved):
     """Puts a model's reward in place of the env's, and trains the model on rows as they were collected."""
+
+    kept = ("model", "credit", "metrics")
 
     def __init__(self, model: RewardModel, learner: Any, mode: Captured) -> None:
         self.model, self.learner = model, learner
@@ -35,11 +38,7 @@ class RewardStage:
             self.credit -= self.model.every
             self.metrics = self.update(draw(self.model.batch_size))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the model's state and the rows owed."""
-        return {"model": self.model.state_dict(), "credit": self.credit, "metrics": self.metrics}
-
     def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Copy a saved state in."""
-        self.model.load_state_dict(tree["model"])
-        self.credit, self.metrics = int(tree["credit"]), dict(tree["metrics"])
+        """Copy a saved state in; the names of metrics are known only after an update."""
+        self.metrics = tree["metrics"]
+        super().load_state_dict(tree)

@@ -5,42 +5,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from rlgan.core.buffers import Ring, minibatches, stacked
 from rlgan.core.protocols import Batch, Phase, Replay, Rollouts, Samples, mapped
 from rlgan.core.reward import RewardStage
-from rlgan.core.stream import DataStream, Stream, whole
+from rlgan.core.rows import following
+from rlgan.core.state import Saved
+from rlgan.core.stream import DataStream, Stream
 from rlgan.errors import UsageError
 
 CHUNK_BYTES = 32 << 20
 """Batches drawn in one go are limited to about this size."""
 
 
-class Source(Protocol):
-    """What the trainer asks of every source."""
-
-    boundary: bool
-    """Whether the last batch closed an iteration: the only moments at which a run is recorded or saved."""
-
-    def next(self) -> Batch | None:
-        """Return the next minibatch, collecting rows as needed; None when this iteration owes no update."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what decides the next batches; taken at a boundary."""
-        ...
-
-    def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Copy a saved state in."""
-        ...
-
-
-class ReplaySource:
+class ReplaySource(Saved):
     """Rows go into a ring; ``updates`` batches are drawn for every ``every`` rows collected."""
+
+    kept = ("credit", "ring")  # at a boundary nothing is pending
 
     def __init__(self, spec: Replay, stream: Stream, reward: RewardStage | None) -> None:
         env = stream.env
@@ -82,8 +66,8 @@ class ReplaySource:
                 if self.spec.clip_reward:
                     row["reward"] = row["reward"].sign()
                 if self.reward and self.reward.model.when == "collect":
-                    following = _following(row, stream.obs[g])
-                    row["reward"] = self.reward({k: v[None] for k, v in row.items()} | {"next_obs": following[None]})[0]
+                    rows = {**row, "next_obs": following(row, stream.obs[g])}
+                    row["reward"] = self.reward({k: v[None] for k, v in rows.items()})[0]
                 self.ring.write(g, row)
                 if stream.env.flies:
                     stream.launch(g)
@@ -92,11 +76,7 @@ class ReplaySource:
             rows = self.iterations * stream.env.num_envs
             self.credit += rows * self.spec.updates
             if self.reward:
-                self.reward.learn(rows, self._rows)
-
-    def _rows(self, count: int) -> Batch:
-        """Draw rows as they were collected, (1, count, ...)."""
-        return self.ring.draw(1, count, 1, 1.0)
+                self.reward.learn(rows, lambda count: self.ring.draw(1, count, 1, 1.0))
 
     def _draw(self, owed: int) -> None:
         spec = self.spec
@@ -107,19 +87,14 @@ class ReplaySource:
         self.pending = [dict(zip(chunk, row, strict=True)) for row in zip(*chunk.values(), strict=True)]
         self.credit -= count * spec.every
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return counters; taken at a boundary, so nothing is pending. The rows themselves go into segments."""
-        return {"credit": self.credit, "ring": self.ring.state_dict()}
-
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Set the counters."""
-        self.credit = whole(tree["credit"], "credit")
+        super().load_state_dict(tree)
         if self.credit >= self.spec.every:
             raise ValueError(f"it owes {self.credit} updates at a boundary, where fewer than {self.spec.every} can be")
-        self.ring.load_state_dict(tree["ring"])
 
 
-class RolloutSource:
+class RolloutSource(Saved):
     """Collect a horizon, prepare it once, then pass over it in minibatches."""
 
     def __init__(self, spec: Rollouts, stream: Stream, phase: Phase, reward: RewardStage | None) -> None:
@@ -158,7 +133,7 @@ class RolloutSource:
                 if t < spec.horizon - 1 and stream.env.flies:
                     stream.launch(g)
         rollout = stacked(rows, stream.obs)
-        rollout["next_obs"] = _following(rollout, mapped(lambda x: x[1:], rollout["obs"]))
+        rollout["next_obs"] = following(rollout, mapped(lambda x: x[1:], rollout["obs"]))
         if self.reward:
             raw = rollout | {"obs": mapped(lambda x: x[:-1], rollout["obs"])}
             rollout["reward"] = self.reward(raw)
@@ -169,17 +144,11 @@ class RolloutSource:
         rollout["obs"] = mapped(lambda x: x[:-1], rollout["obs"])
         return {name: value for name, value in rollout.items() if name not in ("next_obs", "final_obs")}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: at a boundary a rollout is used up."""
-        return {}
 
-    def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Nothing to set."""
-
-
-class SampleSource:
+class SampleSource(Saved):
     """Minibatches of real samples, shuffled anew for each pass; what is left of a pass below one batch is skipped."""
 
+    kept = ("order", "place")
     boundary = True
 
     def __init__(self, spec: Samples, stream: DataStream) -> None:
@@ -203,14 +172,10 @@ class SampleSource:
         stream.seconds += time.perf_counter() - began
         return {"real": real, "step": stream.step}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the order of this pass and the place in it."""
-        return {"order": self.order, "place": self.place}
 
-    def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Go on in the middle of a pass."""
-        self.order.copy_(tree["order"])
-        self.place = int(tree["place"])
+Source = ReplaySource | RolloutSource | SampleSource
+"""``next()`` gives a minibatch, or None when this iteration owes no update. At a ``boundary`` the last one closed an
+iteration: the only moments at which a run is recorded or saved."""
 
 
 def make_source(phase: Phase, stream: Stream | DataStream, reward: RewardStage | None = None) -> Source:
@@ -228,18 +193,6 @@ def make_source(phase: Phase, stream: Stream | DataStream, reward: RewardStage |
     if isinstance(spec, Replay):
         return ReplaySource(spec, stream, reward)
     return RolloutSource(spec, stream, phase, reward)
-
-
-def _following(rows: Batch, shown: Any) -> Any:
-    """The true next observations: ``shown``, but the final one where a simulator resets in the same step."""
-    if "final_obs" not in rows:
-        return shown
-    ended = rows["terminated"] | rows["truncated"]
-
-    def choose(final: Tensor, shown: Tensor) -> Tensor:
-        return torch.where(ended.view(*ended.shape, *[1] * (final.dim() - ended.dim())), final, shown)
-
-    return mapped(choose, rows["final_obs"], shown)
 
 
 def _rows_of(rollout: Batch, count: int) -> Batch:

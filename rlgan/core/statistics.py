@@ -7,12 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlgan.core.state import Saved
 
-class Statistics:
+
+class Statistics(Saved):
     """Running returns (N,) and, per copy, sums over the games that ended since the last `take`.
 
     Sums stay per copy, so that a step costs a few elementwise operations and no reduction.
     """
+
+    kept = ("running", "length", "sums")
 
     def __init__(self, copies: int, device: torch.device | str, metrics: tuple[str, ...] = ()) -> None:
         def zeros() -> Tensor:
@@ -53,15 +57,8 @@ class Statistics:
             row[f"{name}_mean"] = total / n if n else None
         return row
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the tensors."""
-        return {"running": self.running, "length": self.length, "sums": self.sums}
-
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Copy the tensors in. ValueError: the count of games is not a number."""
-        if not bool(tree["sums"]["episodes"].isfinite().all()):
+        super().load_state_dict(tree)
+        if not bool(self.sums["episodes"].isfinite().all()):
             raise ValueError("its count of games is not finite")
-        self.running.copy_(tree["running"])
-        self.length.copy_(tree["length"])
-        for name, total in self.sums.items():
-            total.copy_(tree["sums"][name])

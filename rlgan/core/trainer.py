@@ -8,7 +8,9 @@ minibatch. Phase: a stretch of work that a learner declares.
 
 from __future__ import annotations
 
+import math
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -19,21 +21,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlgan.core import seeding
+from rlgan.core import replayed, seeding
 from rlgan.core.capture import Captured, capture
 from rlgan.core.protocols import Learner, Phase, RewardModel
 from rlgan.core.reward import RewardStage
-from rlgan.core.saved import check_heads, check_progress, check_rows
 from rlgan.core.source import ReplaySource, make_source
+from rlgan.core.state import Saved, saved, whole
 from rlgan.core.stream import DataStream, Stream
 from rlgan.errors import NonFiniteError
 from rlgan.report.record import LiveLine, Record
 from rlgan.report.trackers import Trackers
 from rlgan.store import checkpoint, tree
-from rlgan.store.segments import read_segment, write_segment
 
-PIECE_BYTES = 8 << 20
-"""Size before compression of one segment of replay rows."""
+COUNTS = ("phase", "updates", "marks", "at", "began", "target", "best", "finished", "summed")
 MEND = "Lower the learning rate or the gradient norm and start again"
 
 
@@ -64,12 +64,20 @@ class Output:
     live: LiveLine
     trackers: Trackers
 
+    def show(self, row: dict[str, Any]) -> None:
+        """Hand a row of the record to all."""
+        self.record.write(row)
+        self.live.show(row)
+        self.trackers.metrics(row)
 
-class Trainer:
+
+class Trainer(Saved):
     """Runs a learner's phases on one stream, and saves everything that decides how the run goes on.
 
     ``evaluate`` gives a row for the record; the run's best checkpoint is the one with the highest ``row[best_by]``.
     """
+
+    kept = (*COUNTS, "sums", "learner", "reward", "stream", "source")
 
     def __init__(
         self,
@@ -97,13 +105,12 @@ class Trainer:
         self.target = self.phases[0].until or intervals.steps
         """Rows at which the true number of steps is read next."""
         self.marks = {"record": intervals.record, "evaluate": intervals.evaluate, "checkpoint": intervals.checkpoint}
-        self.at = {"record": -1, "evaluate": -1}
+        self.at = {"record": 0, "evaluate": 0}
         """Rows at the last record and the last evaluation."""
-        self.best: float | None = None
+        self.best = -math.inf
         self.sums: dict[str, Tensor] = {}
         self.summed = 0
-        self.segments: list[dict[str, Any]] = []
-        self.saved_rows = 0
+        self.segments: replayed.Segments = []
         self.improved = False
         self.finished = False
         self.clock = {"start": time.perf_counter(), "last": time.perf_counter(), "busy": 0.0}
@@ -124,8 +131,7 @@ class Trainer:
             self.stream.begin()
             self._run_phase(self.phases[self.phase])
             while self.phase + 1 < len(self.phases):
-                self._next_phase()
-                self._run_phase(self.phases[self.phase])
+                self._run_phase(self._next_phase())
             # saved before the last evaluation, which may take long, and after it
             self._save()
             if self.at["record"] < self.stream.rows:
@@ -138,13 +144,14 @@ class Trainer:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
-    def _next_phase(self) -> None:
+    def _next_phase(self) -> Phase:
         self._record()
         self.phase += 1
         phase, self.began = self.phases[self.phase], int(self.stream.step)
         self.updates, self.last = 0, (self.began, 0)
         self.target = self.stream.rows + (phase.until or self.intervals.steps - self.began)
-        self.source, self.segments, self.saved_rows = make_source(phase, self.stream, self.reward), [], 0
+        self.source, self.segments = make_source(phase, self.stream, self.reward), []
+        return phase
 
     def _run_phase(self, phase: Phase) -> None:
         update = capture(phase.update, self.mode)
@@ -199,7 +206,7 @@ class Trainer:
             if name in self.sums:
                 self.sums[name].add_(value)
             else:
-                self.sums[name] = value.detach().clone()
+                self.sums[name] = value.detach().to(self.device, copy=True)
         self.summed += 1
 
     def _record(self) -> None:
@@ -220,9 +227,7 @@ class Trainer:
         self.stream.seconds = 0.0
         self.last, self.at["record"] = (step, self.updates), self.stream.rows
         self.sums, self.summed = {}, 0
-        self.output.record.write(row)
-        self.output.live.show(row)
-        self.output.trackers.metrics(row)
+        self.output.show(row)
 
     def _means(self) -> dict[str, float]:
         """Read the metrics since the last record as means. One copy to the host."""
@@ -231,39 +236,28 @@ class Trainer:
             return {}
         values = torch.stack([self.sums[name].double() for name in names]).tolist()
         means = {name: value / self.summed for name, value in zip(names, values, strict=True)}
-        bad = [name for name, value in means.items() if value != value or abs(value) == float("inf")]
-        if bad:
-            raise NonFiniteError(self._diagnosis(bad[0]))
+        if bad := [name for name, value in means.items() if not math.isfinite(value)]:
+            broken = self._broken()
+            where = f"the first bad tensor is {broken[0]}" if broken else "all tensors of the run are still finite"
+            raise NonFiniteError(f"{bad[0]} is not finite at step {int(self.stream.step)}: {where}. {MEND}")
         return means
-
-    def _diagnosis(self, metric: str) -> str:
-        broken = self._broken()
-        where = f"the first bad tensor is {broken[0]}" if broken else "all tensors of the run are still finite"
-        return f"{metric} is not finite at step {int(self.stream.step)}: {where}. {MEND}"
 
     def _broken(self) -> list[str]:
         """Name the tensors of learner and reward model that are not finite."""
         tensors: dict[str, Tensor] = {}
-        tree.encode(self._learned(), tensors)
+        tree.encode({"learner": saved(self.learner), "reward": saved(self.reward)}, tensors)
         return [name for name, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())]
 
-    def _learned(self) -> dict[str, Any]:
-        state = {"learner": self.learner.state_dict()}
-        return {**state, "reward": self.reward.state_dict()} if self.reward else state
-
     def _evaluate(self) -> None:
-        row: dict[str, Any] = {"kind": "eval", "step": int(self.stream.step)}
         began = time.perf_counter()
-        row |= self.evaluate()
+        row = {"kind": "eval", "step": int(self.stream.step), **self.evaluate()}
         now = time.perf_counter()
         row["time"] = {"wall": now - self.clock["start"], "seconds": now - began}
         self.clock["last"] += now - began
-        if self.best is None or row[self.best_by] > self.best:
-            self.best, self.improved = row[self.best_by], True
+        if row[self.best_by] > self.best:
+            self.best, self.improved = float(row[self.best_by]), True
         self.at["evaluate"] = self.stream.rows
-        self.output.record.write(row)
-        self.output.live.show(row)
-        self.output.trackers.metrics(row)
+        self.output.show(row)
 
     def _save(self) -> None:
         self._means()
@@ -271,12 +265,7 @@ class Trainer:
             raise NonFiniteError(f"the tensor {broken[0]} is not finite at step {int(self.stream.step)}. {MEND}")
         root = self.output.checkpoints
         if isinstance(self.source, ReplaySource):
-            ring = self.source.ring
-            oldest = ring.written[0] - ring.capacity
-            self.segments = [s for s in self.segments if s["first"] + s["rows"] > oldest]
-            for first, rows in ring.pieces(self.saved_rows, PIECE_BYTES):
-                self.segments.append(write_segment(root, first, rows))
-            self.saved_rows = ring.written[0]
+            self.segments = replayed.write(root, self.source.ring, self.segments)
         step = int(self.stream.step)
         wall = time.perf_counter() - self.clock["start"]
         info = {**self.info, "record_length": self.output.record.length, "wall": wall}
@@ -295,47 +284,25 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that decides how the run goes on, but the replay's rows, which lie in segments."""
-        return {
-            **self._learned(),
-            "stream": self.stream.state_dict(),
-            "source": self.source.state_dict(),
-            "random": seeding.state_dict(self.device),
-            "phase": self.phase,
-            "updates": self.updates,
-            "marks": self.marks,
-            "at": self.at,
-            "began": self.began,
-            "target": self.target,
-            "best": self.best,
-            "finished": self.finished,
-            "sums": self.sums,
-            "summed": self.summed,
-        }
+        return {**super().state_dict(), "random": seeding.state_dict(self.device)}
 
     def load(self, saved: checkpoint.Checkpoint) -> None:
         """Continue from a checkpoint, bit for bit."""
         state = saved.tree
-        check_progress(state, self.phases, self.intervals.steps)
-        self.phase, self.updates = state["phase"], state["updates"]
+        self.phase = whole(state["phase"], "phase")
+        if self.phase >= len(self.phases):
+            raise ValueError(f"it is in phase {self.phase} of {len(self.phases)}")
+        for name, value in state["sums"].items():
+            if not isinstance(value, Tensor) or value.dim() or not value.is_floating_point():
+                raise ValueError(f"its sum of {name!r} is not a number")
+        self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
         self.source = make_source(self.phases[self.phase], self.stream, self.reward)
-        self.learner.load_state_dict(state["learner"])
-        if self.reward:
-            self.reward.load_state_dict(state["reward"])
-        self.stream.load_state_dict(state["stream"])
-        self.source.load_state_dict(state["source"])
+        self.load_state_dict(state)
+        if self.target > self.stream.rows + max(self.intervals.steps, *(phase.until or 0 for phase in self.phases)):
+            raise ValueError(f"it is to be read at row {self.target}, beyond the end of the run")
         self.segments = list(saved.segments)
         if isinstance(self.source, ReplaySource):
-            check_heads(self.source.ring, self.segments, self.source.stream)
-            for ref in self.segments:
-                self.source.ring.restore(ref["first"], read_segment(self.output.checkpoints, ref))
-            check_rows(self.source.ring, self.source.stream)
-            self.saved_rows = self.source.ring.written[0]
-        self.marks = {name: state["marks"][name] for name in self.marks}
-        self.at = {name: state["at"][name] for name in self.at}
-        self.began, self.target = state["began"], state["target"]
-        self.best, self.finished = state["best"], state["finished"]
-        self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
-        self.summed = state["summed"]
+            replayed.read(self.output.checkpoints, self.source.ring, self.segments, self.source.stream)
         self.last = (int(self.stream.step), self.updates)
         self.clock["start"] -= saved.info["wall"]
         seeding.load_state_dict(state["random"], self.device)
@@ -344,6 +311,4 @@ class Trainer:
 def _memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -10,22 +10,20 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import torch
-from gymnasium.spaces import Dict, Space
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Generator, Tensor
 
 from rlgan.core.protocols import Env, State, Step
+from rlgan.core.rows import where
+from rlgan.core.state import Saved
 from rlgan.core.statistics import Statistics
-from rlgan.core.stream import about
-from rlgan.core.watchdog import Watchdog
 from rlgan.errors import EnvError, RlganError
-from rlgan.store.tree import tensor
+from rlgan.simulators.watchdog import Watchdog
 
 
-class VecEnv(VectorEnv):
+class VecEnv(Saved, VectorEnv):
     """A Gymnasium VectorEnv whose arrays are tensors on the device. ``step`` compiles with fullgraph.
 
     Outside a run, ``reset(seed=s)`` gives it a random generator of its own; inside, it draws from the device's default
@@ -39,6 +37,7 @@ class VecEnv(VectorEnv):
         watchdog: Ends the process when ``start`` or ``receive`` hang; closed with the env.
     """
 
+    kept = ("state", "over", "statistics")
     groups = 1
     flies = False
     """Whether a row can be in flight while the learner works."""
@@ -91,7 +90,7 @@ class VecEnv(VectorEnv):
         state, reward, terminated = self.env.step(self.state, action, self.rng)
         start = self.starts(fresh)
         # never in place: an observation, or another part of the state, may be the same tensor
-        self.state = {k: torch.where(fresh.view(-1, *[1] * (v.dim() - 1)), start[k], v) for k, v in state.items()}
+        self.state = {name: where(fresh, start[name], value) for name, value in state.items()}
         reward = reward.masked_fill(fresh, 0.0)
         terminated = terminated & valid
         truncated = (self.statistics.advance(reward, valid) >= self.max_steps) & ~terminated
@@ -102,7 +101,7 @@ class VecEnv(VectorEnv):
 
     def start(self, group: int = 0) -> Tensor:
         """First observations of a run, drawn from the default generator."""
-        return self._watched("reset", self.reset)[0]
+        return self._watched("in its reset", self.reset)[0]
 
     def send(self, group: int, action: Tensor) -> None:
         """Take the actions of the next `receive`. Nothing is in flight on a device."""
@@ -111,7 +110,7 @@ class VecEnv(VectorEnv):
     def receive(self, group: int = 0) -> Step:
         """Step with the actions sent, and return the row."""
         assert self._action is not None
-        obs, reward, terminated, truncated, info = self._watched("step", self.step, self._action)
+        obs, reward, terminated, truncated, info = self._watched("in its step", self.step, self._action)
         return {"obs": obs, "reward": reward, "terminated": terminated, "truncated": truncated, **info}
 
     def columns(self, group: int) -> slice:
@@ -126,87 +125,27 @@ class VecEnv(VectorEnv):
         """Picture of copy i, (H, W, 3) uint8."""
         return self.env.render(self.state, i)  # type: ignore[attr-defined]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything that a step changes."""
-        return {"state": self.state, "over": self.over, "statistics": self.statistics.state_dict()}
-
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Copy a saved state in."""
-        saved = {k: tensor(tree["state"][k], v.shape, v.dtype, f"env state {k!r}") for k, v in self.state.items()}
-        self.state = {name: value.to(self.device, copy=True) for name, value in saved.items()}
-        self.over = tensor(tree["over"], (self.num_envs,), torch.bool, "over").to(self.device, copy=True)
-        self.statistics.load_state_dict(tree["statistics"])
+        # never in place, as in step
+        self.state, self.over = {k: torch.empty_like(v) for k, v in self.state.items()}, torch.empty_like(self.over)
+        super().load_state_dict(tree)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stop the watchdog."""
         if self._watchdog is not None:
             self._watchdog.close()
 
-    def _watched(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _watched(self, when: str, function: Callable[..., Any], *arguments: Any) -> Any:
         with self._watchdog or nullcontext():
-            return _call(self.name, what, function, *arguments)
+            return called(self.name, when, function, *arguments)
 
 
-def check_rows(env: Env, n: int, device: torch.device, name: str) -> None:
-    """Reset and step ``n`` copies once, and compare shapes, dtypes and devices with what the env declares.
-
-    Draws from the default generator: a run calls it inside `seeding.fork`.
-
-    Raises:
-        EnvError: the first thing that is wrong.
-    """
-    for attribute in ("observation_space", "action_space", "max_steps"):
-        if not hasattr(env, attribute):
-            raise EnvError(f"env {name} has no {attribute}: every env must declare it")
-    state = _call(name, "reset", env.reset, n, None)
-    if not isinstance(state, dict) or not state:
-        raise EnvError(f"env {name} returned {about(state)} from reset; it must be a dict of tensors ({n}, ...)")
-    for key, value in state.items():
-        if not isinstance(value, Tensor) or value.shape[:1] != (n,) or value.device.type != device.type:
-            wanted = f"a tensor ({n}, ...) on {device.type}"
-            raise EnvError(f"env {name} returned the state's {key!r} as {about(value)} from reset; it must be {wanted}")
-    _check_observation(name, env.observation_space, _call(name, "observe", env.observe, state), n, device)
-    actions = batch_space(env.action_space, n)
-    actions.seed(0)
-    action = torch.from_numpy(np.asarray(actions.sample())).to(device)
-    result = _call(name, "step", env.step, {key: value.clone() for key, value in state.items()}, action, None)
-    if not isinstance(result, tuple) or len(result) != 3:
-        raise EnvError(f"env {name} returned {about(result)} from step; it must be (state, reward, terminated)")
-    following, reward, terminated = result
-    if not isinstance(following, dict) or following.keys() != state.keys():
-        got = sorted(following) if isinstance(following, dict) else about(following)
-        raise EnvError(f"env {name} returned the state as {got} from step; it must have the keys {sorted(state)}")
-    for key, value in state.items():
-        _check(name, f"the state's {key!r} from step", following[key], value.dtype, value.shape, device)
-    floating = reward.dtype if isinstance(reward, Tensor) and reward.is_floating_point() else torch.float32
-    _check(name, "the reward", reward, floating, (n,), device)
-    _check(name, "terminated", terminated, torch.bool, (n,), device)
-    _check_observation(name, env.observation_space, _call(name, "observe", env.observe, following), n, device)
-
-
-def _check_observation(name: str, space: Space, obs: Any, n: int, device: torch.device, part: str = "") -> None:
-    what = f"the observation{part}"
-    if isinstance(space, Dict):
-        if not isinstance(obs, dict) or obs.keys() != space.keys():
-            raise EnvError(f"env {name} returned {what} as {about(obs)}; it must have the keys {sorted(space)}")
-        for key, inner in space.items():
-            _check_observation(name, inner, obs[key], n, device, f"'s {key!r}")
-        return
-    dtype = torch.from_numpy(np.empty(0, space.dtype)).dtype
-    _check(name, what, obs, dtype, (n, *(space.shape or ())), device)
-
-
-def _check(name: str, what: str, value: Any, dtype: torch.dtype, shape: tuple[int, ...], device: torch.device) -> None:
-    if isinstance(value, Tensor) and (value.dtype, value.shape, value.device.type) == (dtype, shape, device.type):
-        return
-    wanted = f"{str(dtype).removeprefix('torch.')} of {tuple(shape)} on {device.type}"
-    raise EnvError(f"env {name} returned {what} as {about(value)}; it must be {wanted}")
-
-
-def _call(name: str, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def called(name: str, when: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call what an env's author wrote. EnvError says what it raised, and ``when``."""
     try:
         return function(*arguments)
     except RlganError:
         raise
     except Exception as error:
-        raise EnvError(f"env {name} raised {type(error).__name__} in its {what}: {error}") from error
+        raise EnvError(f"env {name} raised {type(error).__name__} {when}: {error}") from error

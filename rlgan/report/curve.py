@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlgan.report.record import duration, read
+from rlgan.report.record import duration, read, short
 from rlgan.specs import Score
 
 FILE = "curve.png"
@@ -103,7 +103,7 @@ def _figure(rows: list[dict[str, Any]], title: str, key: str, lines: dict[str, f
         axes.set_yticks([])
     axes.set_xlim(0, max(last, 1))
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.xaxis.set_major_formatter(FuncFormatter(_short))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda steps, _: short(steps)))
     axes.set_xlabel(UNITS[key][0], color=_INK, labelpad=7)
     axes.set_ylabel(UNITS[key][1], color=_INK, labelpad=7)
     axes.grid(axis="y", color="#e7e9ee", linewidth=0.8)
@@ -213,13 +213,6 @@ def _summary(rows: list[dict[str, Any]], evals: list[dict[str, Any]], key: str, 
 
 def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and bool(np.isfinite(value))
-
-
-def _short(value: float, _: Any = None) -> str:
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"
 
 
 def _shorten(who: str) -> str:

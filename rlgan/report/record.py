@@ -171,9 +171,7 @@ class LiveLine:
         """From the most to the least important: a narrow terminal loses the last ones."""
         step, spent = row["step"], row.get("time", {})
         done = f"{min(step / self.total, 1):4.0%}"
-        parts = [
-            f"{done} {_short(step)}/{_short(self.total)}" if self.live else f"{done} {step:,}/{self.total:,} steps"
-        ]
+        parts = [f"{done} {short(step)}/{short(self.total)}" if self.live else f"{done} {step:,}/{self.total:,} steps"]
         if "return_mean" in row:
             parts.append("return " + ("-" if row["return_mean"] is None else f"{row['return_mean']:.4g}"))
         else:
@@ -222,11 +220,12 @@ def duration(seconds: float) -> str:
     return f"{s // 86_400}d {s % 86_400 // 3600:02d}h"
 
 
-def _short(count: int) -> str:
+def short(count: float) -> str:
+    """A count as a person says it: ``412k``, ``9.88M``."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= 0.9995 * size:
             return f"{count / size:.3g}{unit}"
-    return str(count)
+    return f"{count:g}"
 
 
 def _evaluation(row: dict[str, Any]) -> str:

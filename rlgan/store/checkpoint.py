@@ -75,14 +75,8 @@ def save(
         raise ValueError("keep must be at least 1")
     tensors: dict[str, Tensor] = {}
     state = _json({"tree": encode(tree, tensors)})
-    body = {
-        "kind": KIND,
-        "format": FORMAT,
-        "step": step,
-        "best": best,
-        "info": encode(info, None),
-        "segments": segments,
-    }
+    about = {"kind": KIND, "format": FORMAT, "step": step, "best": best}
+    body = {**about, "info": encode(info, None), "segments": segments}
     for ref in segments:
         check_ref(ref, f"the checkpoint of step {step}")
     if len(state) > MAX_JSON or len(tensors) > MAX_TENSORS:

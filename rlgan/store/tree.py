@@ -7,10 +7,8 @@ In the JSON a tensor is ``{"$tensor": "a/b/c"}``, a float that JSON lacks ``{"$f
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 MAX_DEPTH = 64
@@ -50,14 +48,6 @@ def decode(value: Any, tensors: dict[str, Tensor]) -> Any:
     if used != set(tensors):
         raise ValueError(f"tensors that the state does not name: {sorted(set(tensors) - used)[:3]}")
     return tree
-
-
-def tensor(value: Any, shape: Sequence[int], dtype: torch.dtype, name: str) -> Tensor:
-    """A leaf of a saved state that must be such a tensor; ValueError if it is not."""
-    if isinstance(value, Tensor) and value.shape == torch.Size(shape) and value.dtype == dtype:
-        return value
-    got = f"{value.dtype} of {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-    raise ValueError(f"its {name} is {got} and must be {dtype} of {tuple(shape)}")
 
 
 def _key(key: Any, name: str) -> str:

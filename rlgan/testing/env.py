@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from rlgan.contract import check_rows
 from rlgan.core import seeding
 from rlgan.core.host import HostVecEnv
-from rlgan.core.vec import VecEnv, check_rows
+from rlgan.core.vec import VecEnv
 from rlgan.errors import ConformanceError
 from rlgan.registry import Registry
 from rlgan.testing.detect import SeparateDraws

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlgan.contract import check_samples
 from rlgan.core import seeding
 from rlgan.core.protocols import DataSet
-from rlgan.core.stream import DataStream, check_samples
+from rlgan.core.stream import DataStream
 from rlgan.errors import ConformanceError
 from rlgan.registry import Registry
 from rlgan.testing.detect import SeparateDraws

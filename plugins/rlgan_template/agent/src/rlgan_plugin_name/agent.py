@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt, Interval
@@ -15,6 +15,7 @@ from rlgan import AgentSpec, Preset, hookimpl
 from rlgan.core.optimise import Adam, optimise
 from rlgan.core.protocols import Batch, Phase, Rollouts, Spaces
 from rlgan.core.returns import gae
+from rlgan.core.state import Saved
 from rlgan.nn.torsos import MLP
 
 
@@ -40,8 +41,10 @@ class PluginNameConfig:
     """Widths of the hidden layers."""
 
 
-class PluginNameAgent:
+class PluginNameAgent(Saved):
     """A policy and a value network. Observations (n, ...), actions (n,) int64 of a Discrete space."""
+
+    kept = ("policy", "value", "optimiser")
 
     def __init__(self, spaces: Spaces, config: PluginNameConfig, device: torch.device) -> None:
         self.config, self.steps = config, spaces.steps
@@ -87,17 +90,6 @@ class PluginNameAgent:
         norm = optimise(self.optimiser, policy_loss + 0.5 * value_loss - c.entropy * entropy, c.max_grad_norm)
         losses = {"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach()}
         return {**losses, "entropy": entropy.detach(), "grad_norm": norm}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Both networks and the optimiser."""
-        modules = {"policy": self.policy.state_dict(), "value": self.value.state_dict()}
-        return {**modules, "optimiser": self.optimiser.state_dict()}
-
-    def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Copy a saved state in."""
-        self.policy.load_state_dict(tree["policy"])
-        self.value.load_state_dict(tree["value"])
-        self.optimiser.load_state_dict(tree["optimiser"])
 
 
 def refuses(observation: Space, action: Space) -> str | None:

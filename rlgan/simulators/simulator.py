@@ -12,8 +12,8 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
-from rlgan.core.watchdog import Watchdog
 from rlgan.errors import EnvError
+from rlgan.simulators.watchdog import Watchdog
 
 FLAGS = ("terminated", "truncated", "valid", "first", "over")
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -23,9 +23,9 @@ class Simulator:
     """A group of n copies. Row R is a barrier where R > 0 and R % barrier == 0: its step is the seeded reset."""
 
     def __init__(
-        self, sim: VectorEnv, name: str, group: int, n: int, seed: int, barrier: int, device: torch.device
+        self, sim: VectorEnv, name: str, group: int, seed: int, barrier: int, device: torch.device, watchdog: Watchdog
     ) -> None:
-        self.sim, self.name, self.n = sim, name, n
+        self.sim, self.name, self._watchdog, self.n = sim, name, watchdog, (n := sim.num_envs)
         self._group, self._seed, self._every, self._device = group, seed, barrier, device
         mode = sim.metadata.get("autoreset_mode")
         if mode is None:
@@ -80,13 +80,15 @@ class Simulator:
         """Finish it: reward (n,) float32, flags (5, n) in the order of FLAGS, and the final observations or None."""
         if not self._flying:
             raise RuntimeError("receive comes after send")
-        if self._at_barrier():
-            return self._receive_barrier()
         self._flying = False
-        obs, reward, ends, limits, info = self._step()
-        self._row += 1
         flags = np.zeros((len(FLAGS), self.n), bool)
         terminated, truncated, valid, first, over = flags
+        if self._at_barrier():
+            self.restart(self._row)
+            first[:] = True
+            return np.zeros(self.n, np.float32), flags, self._last.copy() if self.same_step else None
+        obs, reward, ends, limits, info = self._step()
+        self._row += 1
         valid[:] = ~self._ended
         terminated[:] = ends & valid
         truncated[:] = limits & valid
@@ -122,55 +124,42 @@ class Simulator:
             "seen": self._digest(),
         }
 
-    def replay(self, saved: dict[str, Any], watchdog: Watchdog) -> None:
+    def replay(self, saved: dict[str, Any]) -> None:
         """Come back to a saved row.
 
         Raises:
             EnvError: When the observations there are not those of the saved row.
         """
         sent = saved["sent"].cpu().numpy()
-        with watchdog:
-            self.restart(saved["barrier"])
+        self.restart(saved["barrier"])
         landed = saved["row"] - self._row
         for action in sent[:landed]:
-            with watchdog:
-                self.send(action)
-                self.receive()
+            self.send(action)
+            self.receive()
         if self._digest() != saved["seen"]:
             raise EnvError(
                 f"Env {self.name} did not come back to the saved observations in {landed} replayed rows, so the run "
                 "cannot go on exactly: install the versions that its directory lists, or start it anew."
             )
         if saved["flying"]:
-            with watchdog:
-                self.send(sent[landed] if landed < len(sent) else self._action)
+            self.send(sent[landed] if landed < len(sent) else self._action)
 
     def close(self) -> None:
         """Finish what is in flight and close the simulator."""
         self._land()
-        self.sim.close()
+        with self._watchdog:
+            self.sim.close()
 
     def _at_barrier(self) -> bool:
         return self._every > 0 and self._row > 0 and self._row % self._every == 0
 
-    def _receive_barrier(self) -> tuple[Array, Array, Array | None]:
-        self._flying = False
-        self.restart(self._row)
-        flags = np.zeros((len(FLAGS), self.n), bool)
-        flags[FLAGS.index("first")] = True
-        return np.zeros(self.n, np.float32), flags, self._last.copy() if self.same_step else None
-
     def _step(self) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
-        if self._split:
-            step = self._call(self.sim.recv)  # type: ignore[attr-defined]
-        else:
-            step = self._call(lambda: self.sim.step(self._action))
+        step = self._call(self.sim.recv if self._split else lambda: self.sim.step(self._action))  # type: ignore[attr-defined]
         _, reward, terminated, truncated, info = step
         self._check("the reward", reward, (self.n,))
-        self._check("terminated", terminated, (self.n,), np.bool_)
-        self._check("truncated", truncated, (self.n,), np.bool_)
-        if "over" in info:
-            self._check("info['over']", info["over"], (self.n,), np.bool_)
+        over = info.get("over", terminated)
+        for what, value in (("terminated", terminated), ("truncated", truncated), ("info['over']", over)):
+            self._check(what, value, (self.n,), np.bool_)
         return step
 
     def _resolve(self, obs: Array, over: Array, info: dict[str, Any]) -> tuple[Array, Array]:
@@ -199,7 +188,8 @@ class Simulator:
 
     def _call(self, function: Callable[[], Any]) -> Any:
         try:
-            return function()
+            with self._watchdog:
+                return function()
         except Exception as error:
             copy = getattr(error, "copy_index", None)
             where = "" if copy is None else f" in copy {self._group * self.n + copy}"

@@ -30,6 +30,7 @@ class Watchdog(threading.Thread):
         self._tick = min(0.5, timeout / 5)
         self._calls, self._busy = 0, False
         self._closed = threading.Event()
+        self.start()
 
     def __enter__(self) -> None:
         self._calls += 1
