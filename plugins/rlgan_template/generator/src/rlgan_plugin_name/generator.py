@@ -92,6 +92,8 @@ def rlgan_specs() -> Iterable[GeneratorSpec]:
         PluginNameGenerator,
         PluginNameConfig,
         "variational autoencoder for small images",
-        presets=(Preset("digits", "digits", {"steps": 2_000}, True, "before training no sample is recognised"),),
+        presets=(
+            Preset("digits", "digits", {"steps": 2_000, "threads": 1}, True, "before training no sample is recognised"),
+        ),
         tags=("images", "autoencoder"),
     )
