@@ -28,4 +28,4 @@ def test_losses_by_hand() -> None:
 def test_it_learns_digits(rlgan_run) -> None:
     """No sample of an untrained network is recognised."""
     result = rlgan_run("generator=plugin_name", "data=digits", "data.source=uci", "steps=1k")
-    assert result["recognised"] > 0.3 and result["classes"] >= 8
+    assert result["recognised"] > 0.3 and result["classes"] >= 6
