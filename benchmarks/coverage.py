@@ -47,9 +47,8 @@ def explored(folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
-    runs = sorted(
-        (explored(folder) for folder in parser.parse_args().runs), key=lambda run: (run["reward"], run["seed"])
-    )
+    runs = [explored(folder) for folder in parser.parse_args().runs]
+    runs.sort(key=lambda run: (run["reward"], run["seed"]))
     machine.save("rnd-mountaincar", "runs", {"machine": machine.describe(), "runs": runs})
     names = ("reward", "seed", "cells", "goals", "first_goal", "evaluation")
     print(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
