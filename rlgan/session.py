@@ -79,9 +79,14 @@ def evaluate(
     ``demos_path`` is where demonstrations of these games are written.
     """
     run, learner, env, device = trained(folder)
+    generates = "generator" in run.parts
+    held, right = ("a generator", "samples=1000") if generates else ("an agent", "episodes=100")
+    for name, value in ({"episodes": episodes, "demos": demos_path} if generates else {"samples": samples}).items():
+        if value is not None:
+            raise UsageError(f"{folder} holds {held}, which has no {name}: write `rlgan eval {folder} {right}`")
     assembly.set_threads(run.config.threads, env and env.single_observation_space)
     with seeding.fork(seeding.derive(run.config.seed, EVALUATION, seed), device):
-        if "generator" in run.parts:
+        if generates:
             data = assembly.build_data(run)
             row = _judge(learner, data, samples or run.config.eval.samples, device)
             return {**row, "protocol": f"{run.world.name} {data.protocol}"}

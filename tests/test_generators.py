@@ -146,6 +146,8 @@ def test_a_run_is_sampled_judged_and_refused_as_an_agent(tmp_path: Path, capsys:
     assert row["samples"] == 30 and row["judge_accuracy"] > 0.9 and "source=uci" in row["protocol"]
     assert main(["watch", str(folder)]) == 2
     assert "holds a generator, which plays nothing" in capsys.readouterr().err
+    assert main(["eval", str(folder), f"demos={tmp_path / 'demos'}"]) == 2
+    assert "holds a generator, which has no demos: write `rlgan eval" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
