@@ -1,4 +1,7 @@
-"""A small classifier that judges what a generator makes. Its accuracy on held-out samples belongs to every figure."""
+"""What is said of an evaluation: of games by their returns, of a generator's samples by a small classifier.
+
+The classifier's accuracy on held-out samples belongs to every figure.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +51,20 @@ class Judge:
             "judge_accuracy": self.accuracy,
             "samples": len(samples),
         }
+
+
+def summary(returns: list[float], lengths: list[int]) -> dict[str, Any]:
+    """Mean, standard deviation, interquartile mean and lengths of evaluation games."""
+    values = torch.tensor(returns, dtype=torch.float64)
+    ordered, cut = values.sort().values, len(values) // 4
+    return {
+        "return_mean": float(values.mean()),
+        "return_std": float(values.std(correction=0)),
+        "return_iqm": float(ordered[cut : len(ordered) - cut].mean()),
+        "length_mean": sum(lengths) / len(lengths),
+        "episodes": len(returns),
+        "returns": returns,
+    }
 
 
 def sentence(row: dict[str, Any]) -> str:

@@ -301,7 +301,7 @@ def _play(
     copies = max(n for n in range(1, EVALUATION_COPIES + 1) if episodes % n == 0)
     env = assembly.build_env(run, copies, device, seeding.derive(run.config.seed, EVALUATION, seed), barrier=0)
     with closing(env):
-        return evaluation.summary(**evaluation.play(env, agent.act, agent.carry, episodes, on_row))
+        return judge.summary(**evaluation.play(env, agent.act, agent.carry, episodes, on_row))
 
 
 def _judge(generator: Any, data: DataSet, n: int, device: torch.device) -> dict[str, Any]:

@@ -75,8 +75,7 @@ class Ring(Saved):
         Twice as many candidates are drawn and valid ones come first, so shapes are fixed; a batch that still holds
         invalid rows gives them ``weight`` 0. ``reward`` gives time-first rows another reward (n, K * B).
         """
-        wide = 2 * batch_size
-        column = torch.randint(self.copies, (count, wide), device=self.device)
+        column = torch.randint(self.copies, (count, 2 * batch_size), device=self.device)
         row = self._rows(column, n)
         valid = self.flat["valid"][self._place(row, column)]
         order = (~valid).to(torch.uint8).argsort(dim=-1, stable=True)[:, :batch_size]

@@ -48,20 +48,6 @@ def play(
     return {"returns": [r for r, _ in flat], "lengths": [n for _, n in flat]}
 
 
-def summary(returns: list[float], lengths: list[int]) -> dict[str, Any]:
-    """Mean, standard deviation, interquartile mean and lengths of evaluation games."""
-    values = torch.tensor(returns, dtype=torch.float64)
-    ordered, cut = values.sort().values, len(values) // 4
-    return {
-        "return_mean": float(values.mean()),
-        "return_std": float(values.std(correction=0)),
-        "return_iqm": float(ordered[cut : len(ordered) - cut].mean()),
-        "length_mean": sum(lengths) / len(lengths),
-        "episodes": len(returns),
-        "returns": returns,
-    }
-
-
 def reference(env: Any, policy: Policy) -> Callable[..., Any]:
     """Make an ``act`` of a reference policy, which sees the true state of a device env."""
 

@@ -144,10 +144,8 @@ class HostVecEnv:
                 raise UsageError(f"The checkpoint has {key}={tree[key]} but this run has {key}={value}: use the same.")
         for g, simulator in enumerate(self._simulators):
             saved = tree["simulators"][str(g)]
-            print(
-                f"{self.name}: replaying {len(saved['sent'])} rows of {self._size} copies since row {saved['barrier']}",
-                file=sys.stderr,
-            )
+            rows = f"{len(saved['sent'])} rows of {self._size} copies since row {saved['barrier']}"
+            print(f"{self.name}: replaying {rows}", file=sys.stderr)
             simulator.replay(saved)
         self.statistics.load_state_dict(tree["statistics"])
 

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rlgan.core.state import Saved
-
-
-class Optimiser(Protocol):
-    """What `optimise` steps with."""
-
-    parameters: list[Tensor]
-    lr: Tensor
-    """Learning rate () on the device."""
-
-    def step(self, gradients: list[Tensor], divisor: Tensor) -> None:
-        """Step along the gradients divided by ``divisor`` ()."""
 
 
 class Adam(Saved):
@@ -97,7 +86,7 @@ class RMSProp(Saved):
         torch._foreach_add_(self.parameters, gradients)
 
 
-def optimise(optimiser: Optimiser, loss: Tensor, max_norm: float) -> Tensor:
+def optimise(optimiser: Adam | RMSProp, loss: Tensor, max_norm: float) -> Tensor:
     """Backward, clip the global norm, step. Returns the norm before clipping, ()."""
     gradients = list(torch.autograd.grad(loss, optimiser.parameters))
     with torch.no_grad():

@@ -6,7 +6,6 @@ ValueError, and not in the training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def read(root: Path, ring: Ring, segments: Segments, stream: Stream) -> None:
         _check_rows(ring, stream)
 
 
-def _check_heads(ring: Ring, segments: Sequence[dict[str, Any]], stream: Stream) -> None:
+def _check_heads(ring: Ring, segments: Segments, stream: Stream) -> None:
     """The write heads: equal, and every row that they promise lies in a segment; others would be left-over memory."""
     head = ring.written[0]
     if ring.written != [head] * len(stream.columns) or head * ring.copies > stream.rows:
