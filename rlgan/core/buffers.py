@@ -13,6 +13,9 @@ from rlgan.core.returns import n_step
 from rlgan.core.rows import following
 from rlgan.core.state import Saved
 
+OF_ENV = {"obs", "final_obs", "first", "action", "reward", "terminated", "truncated", "valid"}
+"""Fields of a row that are not extras of act."""
+
 
 class Ring(Saved):
     """The last C rows of N copies, each group of copies with a write head of its own.
@@ -115,7 +118,9 @@ class Ring(Saved):
             rows["next_obs"] = torch.stack([self._following(row + i, column) for i in range(n)])
             rows["reward"] = model(rows)
         reward, discount, length = n_step(rows["reward"], rows["terminated"], rows["truncated"], gamma)
-        batch = {"action": self._at("action", row, column), "reward": reward, "discount": discount}
+        extras = sorted(self.fields.keys() - OF_ENV)
+        batch = {name: self._at(name, row, column) for name in ("action", *extras)}
+        batch |= {"reward": reward, "discount": discount}
         batch["obs"] = self._observations(row, column)
         batch["next_obs"] = self._following(row + length - 1, column)
         batch["index"] = row * self.copies + column

@@ -35,15 +35,15 @@ class Graphed:
     the graph's memory and are overwritten by the next call.
     """
 
-    def __init__(self, fn: Callable[[Batch], dict[str, Tensor]]) -> None:
+    def __init__(self, fn: Callable[[Batch], dict[str, Tensor] | None]) -> None:
         self.fn = fn
         self.calls = 0
         self.side = torch.cuda.Stream()
         self.graph: torch.cuda.CUDAGraph | None = None
         self.inputs: Batch = {}
-        self.outputs: dict[str, Tensor] = {}
+        self.outputs: dict[str, Tensor] | None = None
 
-    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch) -> dict[str, Tensor] | None:
         """Run, record or replay."""
         self.calls += 1
         if self.calls <= WARM_UP:

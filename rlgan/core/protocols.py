@@ -89,7 +89,7 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class Replay:
-    """Off-policy rows: a ring, sampled uniformly.
+    """Off-policy rows: a ring, sampled uniformly. A batch has the extras of ``act`` beside its own fields.
 
     ``updates`` minibatches follow every ``every`` rows, whatever the number of copies: the ratio is the algorithm's.
     """
@@ -133,6 +133,9 @@ class Phase:
     periodic: tuple[tuple[int, Callable[[], None]], ...] = ()
     """``(k, f)``: f runs after every k-th update, outside of what is captured. Counted on the host, so that rare and
     costly work (copying a large target network) costs nothing in between."""
+    delayed: tuple[tuple[int, Callable[[Batch], None]], ...] = ()
+    """``(k, f)``: f is given the minibatch of every k-th update, after it and before ``periodic``. Counted on the host
+    and captured by itself, as an actor that learns more slowly than its critics."""
 
 
 class Stateful(Protocol):

@@ -155,6 +155,7 @@ class Trainer(Saved):
 
     def _run_phase(self, phase: Phase) -> None:
         update = capture(phase.update, self.mode)
+        delayed = [(every, capture(call, self.mode)) for every, call in phase.delayed]
         while not self._done(phase):
             began = time.perf_counter()
             batch = self.source.next()
@@ -162,6 +163,9 @@ class Trainer(Saved):
                 metrics = update(batch)
                 self._add({**metrics, **self.reward.metrics} if self.reward else metrics)
                 self.updates += 1
+                for every, learn in delayed:
+                    if self.updates % every == 0:
+                        learn(batch)
                 for every, call in phase.periodic:
                     if self.updates % every == 0:
                         call()

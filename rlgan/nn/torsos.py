@@ -21,13 +21,22 @@ BOARD = 24
 
 
 class MLP(nn.Module):
-    """Fully connected layers with an activation between them: (B, inputs) to (B, outputs)."""
+    """Fully connected layers with an activation between them: (B, inputs) to (B, outputs).
+
+    Products of hidden layers are taken in ``dtype``; the first and the last layer in float32, so that inputs and
+    results keep their digits.
+    """
 
     def __init__(
-        self, inputs: int, hidden: Sequence[int], outputs: int, activation: Callable[[Tensor], Tensor] = F.relu
+        self,
+        inputs: int,
+        hidden: Sequence[int],
+        outputs: int,
+        activation: Callable[[Tensor], Tensor] = F.relu,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.activation = activation
+        self.activation, self.dtype = activation, dtype
         sizes = (inputs, *hidden, outputs)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
@@ -40,9 +49,10 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Flatten all but the first dimension and apply the layers."""
         x = x.flatten(1).float()
-        for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
-        return self.layers[-1](x)
+        for i, layer in enumerate(self.layers[:-1]):
+            dtype = self.dtype if i else torch.float32
+            x = self.activation(F.linear(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype)))  # type: ignore[operator]
+        return self.layers[-1](x.float())
 
 
 class NatureCNN(nn.Module):
