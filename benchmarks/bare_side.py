@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import itertools
 import json
 import os
 import time
@@ -135,6 +136,103 @@ def breakout(steps: int, warm: int, starts: int) -> float:
     return _time(collect, learn, copies=16, every=16, starts=starts, steps=steps, warm=warm)
 
 
+class Stack(nn.Module):
+    """Two critics of state and action as batched products; ``fixed`` gives their parameters no gradient."""
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        shapes = list(itertools.pairwise(sizes))
+        self.w = nn.ParameterList(nn.Parameter((torch.rand(2, a, b) * 2 - 1) / a**0.5) for a, b in shapes)
+        self.b = nn.ParameterList(nn.Parameter((torch.rand(2, 1, b) * 2 - 1) / a**0.5) for a, b in shapes)
+
+    def forward(self, obs: Tensor, action: Tensor, fixed: bool = False) -> Tensor:
+        x = torch.cat([obs, action], -1).expand(2, -1, -1)
+        for i, (w, b) in enumerate(zip(self.w, self.b, strict=True)):
+            x = torch.baddbmm(b.detach() if fixed else b, x, w.detach() if fixed else w)
+            x = F.relu(x) if i < len(self.w) - 1 else x
+        return x.squeeze(-1)
+
+
+def pendulum(kind: str, steps: int, warm: int, starts: int) -> float:
+    """The zoo's SAC or TD3: one update of 256 per step, 8 copies of the pendulum that is made of tensors."""
+    from rlgan_envs.pendulum import Pendulum, PendulumConfig
+
+    env = Pendulum(PendulumConfig(), "cpu")
+    state, obs, t = (first := env.reset(8, None)), env.observe(first), 0
+    hidden, gamma, outputs = ((256, 256), 0.99, 2) if kind == "sac" else ((400, 300), 0.98, 1)
+
+    def make() -> nn.Module:
+        layers = [nn.Linear(3, hidden[0]), nn.ReLU(), nn.Linear(*hidden), nn.ReLU(), nn.Linear(hidden[1], outputs)]
+        return nn.Sequential(*layers)
+
+    actor, critics, target = make(), Stack((4, *hidden, 1)), Stack((4, *hidden, 1))
+    target.load_state_dict(critics.state_dict())
+    slow = make()
+    slow.load_state_dict(actor.state_dict())
+    log_alpha = torch.zeros((), requires_grad=True)
+    learn_critics = torch.optim.Adam(critics.parameters(), 1e-3, fused=True)
+    learn_actor = torch.optim.Adam([*actor.parameters(), log_alpha], 1e-3, fused=True)
+    ring = Ring(steps, 8, (3,), torch.float32, 1)
+    ring.action = torch.empty(ring.length, 8, 1)
+    updates = 0
+
+    def draw(obs: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = actor(obs).chunk(2, -1)
+        log_std, noise = log_std.clamp(-20, 2), torch.randn_like(mean)
+        u = mean + log_std.exp() * noise
+        jacobian = 2 * (np.log(2) - u - F.softplus(-2 * u))
+        return u.tanh(), (-0.5 * noise.square() - log_std - 0.919 - jacobian).sum(-1)
+
+    def move(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
+        with torch.no_grad():
+            for follower, leader in pairs:
+                torch._foreach_lerp_(list(follower.parameters()), list(leader.parameters()), 0.005)
+
+    def step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    def collect() -> None:
+        nonlocal state, obs, t
+        with torch.no_grad():
+            own = draw(obs)[0] if kind == "sac" else (actor(obs).tanh() + 0.1 * torch.randn(8, 1)).clamp(-1, 1)
+            state, reward, _ = env.step(state, 2 * own, None)
+            ring.write(obs, own, reward, torch.zeros(8))
+            if (t := t + 1) % env.max_steps == 0:
+                state = env.reset(8, None)
+            obs = env.observe(state)
+
+    def sac() -> None:
+        obs, action, reward, following, _ = ring.draw(256)
+        alpha = log_alpha.detach().exp()
+        with torch.no_grad():
+            after, log_prob = draw(following)
+            goal = reward + gamma * (target(following, after).amin(0) - alpha * log_prob)
+        step(learn_critics, 0.5 * (critics(obs, action) - goal).square().mean(-1).sum())
+        own, log_prob = draw(obs)
+        policy = (alpha * log_prob - critics(obs, own, fixed=True).amin(0)).mean()
+        step(learn_actor, policy - log_alpha * (log_prob.detach().mean() - 1))
+        move([(target, critics)])
+
+    def td3() -> None:
+        nonlocal updates
+        obs, action, reward, following, _ = ring.draw(256)
+        with torch.no_grad():
+            after = (slow(following).tanh() + (0.2 * torch.randn(256, 1)).clamp(-0.5, 0.5)).clamp(-1, 1)
+            goal = reward + gamma * target(following, after).amin(0)
+        step(learn_critics, 0.5 * (critics(obs, action) - goal).square().mean(-1).sum())
+        if (updates := updates + 1) % 2 == 0:
+            step(learn_actor, -critics(obs, actor(obs).tanh(), fixed=True)[0].mean())
+            move([(slow, actor), (target, critics)])
+
+    def learn() -> None:
+        for _ in range(8):
+            sac() if kind == "sac" else td3()
+
+    return _time(collect, learn, copies=8, every=8, starts=max(starts, 100), steps=steps, warm=warm)
+
+
 def _step(env: Any, ring: Ring, q: nn.Module, obs: Tensor, kept: Tensor, actions: int) -> Tensor:
     with torch.no_grad():
         action = q(obs).argmax(-1)
@@ -168,7 +266,7 @@ def _time(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("row", choices=["dqn-cartpole", "dqn-breakout"])
+    parser.add_argument("row", choices=["dqn-cartpole", "dqn-breakout", "sac-pendulum", "td3-pendulum"])
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--warm", type=int, required=True, help="steps before the slope is taken")
     parser.add_argument("--learning-starts", type=int, default=0)
@@ -182,6 +280,8 @@ def main() -> None:
     libc.mallopt(-1, 2**31 - 1)
     if args.row == "dqn-cartpole":
         rate = cartpole(args.steps, args.warm)
+    elif args.row.endswith("pendulum"):
+        rate = pendulum(args.row.partition("-")[0], args.steps, args.warm, args.learning_starts)
     else:
         rate = breakout(args.steps, args.warm, args.learning_starts)
     print(json.dumps({"steps_per_s": rate}))

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import ale_py
 import gymnasium
+import numpy as np
 import torch
-from stable_baselines3 import DQN
+from stable_baselines3 import DQN, SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import VecFrameStack
 
 
@@ -81,9 +83,38 @@ def breakout(learning_starts: int, steps: int) -> DQN:
     )
 
 
+def sac() -> SAC:
+    """The zoo's settings for Pendulum-v1."""
+    return SAC("MlpPolicy", gymnasium.make("Pendulum-v1"), learning_rate=1e-3, seed=0, device="cpu")
+
+
+def td3(learning_starts: int) -> TD3:
+    """The zoo's settings for Pendulum-v1, but for the start of learning."""
+    return TD3(
+        "MlpPolicy",
+        gymnasium.make("Pendulum-v1"),
+        learning_rate=1e-3,
+        gamma=0.98,
+        buffer_size=200_000,
+        learning_starts=learning_starts,
+        train_freq=1,
+        gradient_steps=1,
+        action_noise=NormalActionNoise(np.zeros(1), 0.1 * np.ones(1)),
+        policy_kwargs={"net_arch": [400, 300]},
+        seed=0,
+        device="cpu",
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("row", choices=["dqn-cartpole", "dqn-breakout", "process-cartpole"])
+    rows = {
+        "dqn-cartpole": cartpole,
+        "dqn-breakout": lambda: breakout(args.learning_starts, args.steps),
+        "sac-pendulum": sac,
+        "td3-pendulum": lambda: td3(args.learning_starts),
+    }
+    parser.add_argument("row", choices=[*rows, "process-cartpole"])
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--warm", type=int, required=True, help="steps before the slope is taken")
     parser.add_argument("--learning-starts", type=int, default=0)
@@ -98,8 +129,7 @@ def main() -> None:
         print(json.dumps({"return_mean": mean}))
         return
     clock = Clock(256 if args.row == "dqn-cartpole" else 4)
-    model = cartpole() if args.row == "dqn-cartpole" else breakout(args.learning_starts, args.steps)
-    model.learn(args.steps, callback=clock)
+    rows[args.row]().learn(args.steps, callback=clock)
     print(json.dumps({"steps_per_s": clock.slope(args.warm)}))
 
 

@@ -6,6 +6,8 @@ a round's ratio is between numbers taken minutes apart on the same machine. Besi
 
 dqn-cartpole      steady steps/s, the zoo's settings (128 updates of 64 per 256 steps, 256-256)
 dqn-breakout      steps/s while learning on the real game (32 per 4 steps, NatureCNN), exploration over
+sac-pendulum      steady steps/s, the zoo's settings (one update of 256 per step, 256-256, lr 1e-3)
+td3-pendulum      the same with the zoo's (400-300, gamma 0.98), but that learning starts at 1,000 steps on both sides
 process-cartpole  seconds of a whole process for 50,000 steps: start-up, learning, 20 games of evaluation, saved model
 
 """
@@ -57,6 +59,7 @@ class Row:
 
 NO_CHECKPOINTS = "checkpoint.every=1G"
 ZOO = ("agent=dqn", "env=cartpole", "preset=cartpole-zoo")
+PENDULUM = ("env=pendulum", "preset=pendulum", NO_CHECKPOINTS, "record.every=400", "eval.episodes=1")
 ROWS = {
     "dqn-cartpole": Row((*ZOO, NO_CHECKPOINTS), 50_000, ("eager", "compile"), warm=10_000, trial=20_000),
     "dqn-breakout": Row(
@@ -71,6 +74,15 @@ ROWS = {
         warm=3_000,
         learning_starts=2_000,
         trial=5_000,
+    ),
+    "sac-pendulum": Row((*PENDULUM, "agent=sac"), 6_000, ("eager", "compile"), warm=2_000, trial=4_000),
+    "td3-pendulum": Row(
+        (*PENDULUM, "agent=td3", "agent.learning_starts=1000"),
+        6_000,
+        ("eager", "compile"),
+        warm=2_000,
+        learning_starts=1_000,
+        trial=4_000,
     ),
     "process-cartpole": Row(ZOO, 50_000, ("auto",), trial=10_000, unit="s", bare=False),
 }

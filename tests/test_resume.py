@@ -31,6 +31,10 @@ DIGITS = shlex.split(
     "generator=dcgan data=digits data.source=uci preset=none steps=60 generator.width=4 eval.every=25 "
     "eval.samples=50 checkpoint.every=8 record.every=3 threads=1"
 )
+PENDULUM = shlex.split(
+    "env=pendulum preset=none steps=1500 copies=4 agent.learning_starts=200 agent.capacity=800 agent.hidden=[16,16] "
+    "agent.batch_size=16 agent.noise_memory=0.5 checkpoint.every=150 record.every=50 eval.every=600 eval.episodes=4"
+)
 SHOP = Path(__file__).with_name("shop.py")
 IN_SHOP = [*(word for word in CARTPOLE if not word.startswith("env=")), "env.shelf=7"]
 LONGER = shlex.split(
@@ -119,6 +123,14 @@ def cartpole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_cartpole_equals_an_uninterrupted_one(cartpole: Path, tmp_path: Path) -> None:
     kill_and_resume(tmp_path / "run", CARTPOLE, lines(cartpole), seed=0, kills=2)
     assert_equal(tmp_path / "run", cartpole, 1500 // 4)
+
+
+@pytest.mark.parametrize("agent", ["td3", "sac"])
+def test_a_killed_actor_critic_equals_an_uninterrupted_one(agent: str, tmp_path: Path) -> None:
+    words = [f"agent={agent}", *PENDULUM]
+    finish(start("run", *words, f"dir={tmp_path / 'base'}"))
+    kill_and_resume(tmp_path / "run", words, lines(tmp_path / "base"), seed=0, kills=1)
+    assert_equal(tmp_path / "run", tmp_path / "base", 800 // 4)
 
 
 def test_a_killed_run_in_an_env_from_a_file_equals_an_uninterrupted_one(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ class Learner:
         self.declared = phases
         self.seen = torch.zeros(len(phases), dtype=torch.int64)
         self.periodic = 0
+        self.delayed = []
         self.rollouts = []
 
     def carry(self, n):
@@ -64,7 +65,8 @@ class Learner:
                 return {f"metric_{name}": batch["reward"].mean()}
 
             prepare = self.prepare if isinstance(source, Rollouts) else None
-            return Phase(name, source, update, until, unit, prepare, periodic=((10, self.tick),))
+            often, rarely = (10, self.tick), (3, lambda batch: self.delayed.append((int(self.seen[i]), batch)))
+            return Phase(name, source, update, until, unit, prepare, periodic=(often,), delayed=(rarely,))
 
         return [phase(i, *declared) for i, declared in enumerate(self.declared)]
 
@@ -99,6 +101,8 @@ def test_each_phase_has_its_own_budget_and_metrics(tmp_path):
     assert 24 <= a <= 30 and b == 50 and c % 4 == 0
     assert 600 <= int(trainer.stream.step) < 600 + 20
     assert learner.periodic == a // 10 + b // 10 + c // 10
+    assert [seen for seen, _ in learner.delayed] == [k for n in (a, b, c) for k in range(3, n + 1, 3)]
+    assert all("reward" in batch for _, batch in learner.delayed)
     for row in rows[:-1]:
         assert [k for k in row if k.startswith("metric")] in ([f"metric_{row['phase']}"], [])
         assert row["time"]["updates_per_s"] >= 0

@@ -198,6 +198,7 @@ MOUNTAINCAR = {
     "agent.tau": 0.01,
     "agent.batch_size": 512,
     "agent.capacity": 50_000,
+    "agent.learning_starts": 8_000,
     "agent.train_every": 32,
     "agent.updates": 32,
     "agent.alpha": 0.1,
