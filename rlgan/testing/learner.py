@@ -166,7 +166,11 @@ def outcome(call: Call, thing: Any) -> dict[str, Tensor]:
 
 def _update(phase: str, batch: dict[str, Tensor]) -> Call:
     def run(thing: Any) -> Any:
-        return next(each for each in thing.phases() if each.name == phase).update(dict(batch))
+        of = next(each for each in thing.phases() if each.name == phase)
+        metrics = of.update(dict(batch))
+        for _, call in of.delayed:
+            call(dict(batch))
+        return metrics
 
     return Call(f"the update of phase {phase!r}", run, leaves(batch, "the batch"), "the update")
 
