@@ -51,7 +51,7 @@ class MLP(nn.Module):
         x = x.flatten(1).float()
         for i, layer in enumerate(self.layers[:-1]):
             dtype = self.dtype if i else torch.float32
-            x = self.activation(F.linear(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype)))  # type: ignore[operator]
+            x = self.activation(F.linear(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype)))  # type: ignore[arg-type]
         return self.layers[-1](x.float())
 
 
