@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt, Interval
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rlgan.core.optimise import Adam, optimise, soft_update
 from rlgan.core.protocols import Batch, Phase, Replay, Spaces
+from rlgan.core.state import Saved
 from rlgan.hookspecs import hookimpl
 from rlgan.nn.continuous import Bounded, Carry, Critics, Noise, flat, networks, target_of, unfit, uniform
 from rlgan.nn.torsos import Precision, compute_dtype
@@ -56,11 +57,13 @@ class DDPGConfig:
     """Arithmetic of products of hidden layers; auto is bfloat16 where it is faster. Weights stay float32."""
 
 
-class DDPG:
+class DDPG(Saved):
     """Satisfies Agent. Observations are vectors, actions a Box with bounds.
 
     Rows hold the action in -1 to 1 as ``draw`` (n, D).
     """
+
+    kept = ("actor", "critic", "target_actor", "target_critic", "optimiser")
 
     def __init__(self, spaces: Spaces, config: DDPGConfig, device: torch.device) -> None:
         assert isinstance(spaces.action, Box)
@@ -99,18 +102,6 @@ class DDPG:
         soft_update(self.target_actor, self.actor, self.config.tau)
         soft_update(self.target_critic, self.critic, self.config.tau)
         return {**metrics, "grad_norm": norm}
-
-    def state_dict(self) -> dict[str, Any]:
-        """All networks and the optimiser."""
-        return {name: getattr(self, name).state_dict() for name in SAVED}
-
-    def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Copy a saved state in."""
-        for name in SAVED:
-            getattr(self, name).load_state_dict(tree[name])
-
-
-SAVED = ("actor", "critic", "target_actor", "target_critic", "optimiser")
 
 
 def ddpg_loss(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt, Interval
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rlgan.core.optimise import Adam, optimise, soft_update
 from rlgan.core.protocols import Batch, Phase, Replay, Spaces
+from rlgan.core.state import Saved
 from rlgan.hookspecs import hookimpl
 from rlgan.nn.continuous import Bounded, Carry, Critics, Noise, flat, networks, squashed, target_of, unfit, uniform
 from rlgan.nn.distributions import Categorical
@@ -66,11 +67,13 @@ class SACConfig:
     """Arithmetic of products of hidden layers; auto is bfloat16 where it is faster. Weights stay float32."""
 
 
-class SAC:
+class SAC(Saved):
     """Satisfies Agent. Observations are vectors; actions a Box with bounds, or numbered.
 
     Rows hold the ``draw``: the action in -1 to 1 (n, D), or its number from 0 (n,).
     """
+
+    kept = ("actor", "critics", "target", "log_alpha", "optimiser")
 
     def __init__(self, spaces: Spaces, config: SACConfig, device: torch.device) -> None:
         c = self.config = config
@@ -122,17 +125,6 @@ class SAC:
         norm = optimise(self.optimiser, loss, math.inf)
         soft_update(self.target, self.critics, self.config.tau)
         return {**metrics, "grad_norm": norm}
-
-    def state_dict(self) -> dict[str, Any]:
-        """All networks, the temperature and the optimiser."""
-        nets = {name: getattr(self, name).state_dict() for name in ("actor", "critics", "target")}
-        return {**nets, "log_alpha": self.log_alpha.detach(), "optimiser": self.optimiser.state_dict()}
-
-    def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Copy a saved state in."""
-        for name in ("actor", "critics", "target", "optimiser"):
-            getattr(self, name).load_state_dict(tree[name])
-        self.log_alpha.data.copy_(tree["log_alpha"])
 
 
 def soft_value(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium.spaces import Discrete
 
@@ -61,9 +62,10 @@ def _check_rows(ring: Ring, stream: Stream) -> None:
     for name in FLAGS:
         tensor(ring.fields[name], shape, torch.bool, f"replayed {name}")
     tensor(ring.fields["reward"], shape, torch.float32, "replayed reward")
+    dtype = torch.from_numpy(np.empty(0, space.dtype)).dtype
+    tensor(ring.fields["action"], (*shape, *(space.shape or ())), dtype, "replayed action")
     if not isinstance(space, Discrete):
         return
-    tensor(ring.fields["action"], shape, torch.int64, "replayed action")
     for _, rows in ring.pieces(0, PIECE_BYTES):
         low, high = (int(x) for x in rows["action"].aminmax())
         if low < space.start or high >= space.start + space.n:

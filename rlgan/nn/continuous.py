@@ -109,8 +109,9 @@ class Critics(nn.Module):
         last = len(weights) - 1
         for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
             dtype = self.dtype if 0 < i < last else torch.float32
-            x = torch.baddbmm(bias.to(dtype), x.to(dtype), weight.to(dtype))
-            x = F.relu(x) if i < last else x
+            # in place: one pass over a block that is still in the cache, where baddbmm would copy the bias first
+            x = torch.bmm(x.to(dtype), weight.to(dtype)).add_(bias.to(dtype))
+            x = x.relu_() if i < last else x
         return x
 
 
