@@ -8,6 +8,10 @@ dqn-cartpole      steady steps/s, the zoo's settings (128 updates of 64 per 256 
 dqn-breakout      steps/s while learning on the real game (32 per 4 steps, NatureCNN), exploration over
 sac-pendulum      steady steps/s, the zoo's settings (one update of 256 per step, 256-256, lr 1e-3)
 td3-pendulum      the same with the zoo's (400-300, gamma 0.98), but that learning starts at 1,000 steps on both sides
+ppo-cartpole      steady steps/s, the zoo's settings (8 copies x 32 rows, 20 epochs of 256, 64-64 twice)
+a2c-cartpole      steady steps/s, the zoo's settings (8 copies x 5 rows)
+ppo-breakout      steps/s on the real game, the zoo's settings (8 copies x 128 rows, 4 epochs of 4 x 256, NatureCNN)
+process-ppo-cartpole  seconds of a whole process for 100,000 steps of ppo-cartpole, as process-cartpole
 process-cartpole  seconds of a whole process for 50,000 steps: start-up, learning, 20 games of evaluation, saved model
 
 """
@@ -60,6 +64,7 @@ class Row:
 NO_CHECKPOINTS = "checkpoint.every=1G"
 ZOO = ("agent=dqn", "env=cartpole", "preset=cartpole-zoo")
 PENDULUM = ("env=pendulum", "preset=pendulum", NO_CHECKPOINTS, "record.every=400", "eval.episodes=1")
+PPO = ("agent=ppo", "env=cartpole")
 ROWS = {
     "dqn-cartpole": Row((*ZOO, NO_CHECKPOINTS), 50_000, ("eager", "compile"), warm=10_000, trial=20_000),
     "dqn-breakout": Row(
@@ -84,6 +89,24 @@ ROWS = {
         learning_starts=1_000,
         trial=4_000,
     ),
+    "ppo-cartpole": Row((*PPO, NO_CHECKPOINTS), 100_000, ("eager", "compile"), warm=20_000, trial=50_000, bare=False),
+    "a2c-cartpole": Row(
+        ("agent=a2c", "env=cartpole", NO_CHECKPOINTS),
+        500_000,
+        ("eager", "compile"),
+        warm=50_000,
+        trial=150_000,
+        bare=False,
+    ),
+    "ppo-breakout": Row(
+        ("agent=ppo", "env=breakout", NO_CHECKPOINTS, "record.every=1024", "eval.episodes=1"),
+        12_288,
+        ("eager",),
+        warm=2_048,
+        trial=6_144,
+        bare=False,
+    ),
+    "process-ppo-cartpole": Row(PPO, 100_000, ("auto",), trial=20_000, unit="s", bare=False),
     "process-cartpole": Row(ZOO, 50_000, ("auto",), trial=10_000, unit="s", bare=False),
 }
 

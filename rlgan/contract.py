@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlgan.core.protocols import DataSet, Env
 from rlgan.core.rows import about, blank
-from rlgan.core.vec import called
+from rlgan.core.vec import STUCK, called, choices, mask_width
 from rlgan.errors import EnvError, PluginError
 
 
@@ -47,6 +47,11 @@ def check_rows(env: Env, n: int, device: torch.device, name: str) -> None:
     _compare(name, "the reward", reward, torch.empty(n, dtype=floating, device=device))
     _compare(name, "terminated", terminated, torch.empty(n, dtype=torch.bool, device=device))
     _compare(name, "the observation", called(name, "in its observe", env.observe, following), shown)
+    if hasattr(env, "action_mask"):
+        mask, width = called(name, "in its action_mask", env.action_mask, state), mask_width(env.action_space)
+        _compare(name, "the action mask", mask, torch.empty((n, width), dtype=torch.bool, device=device))
+        if not bool(choices(mask, env.action_space).all()):
+            raise EnvError(f"env {name} {STUCK}")
 
 
 def _compare(name: str, what: str, value: Any, like: Any, where: str = "") -> None:

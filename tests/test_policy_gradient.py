@@ -1,5 +1,6 @@
-"""PPO and A2C: losses by hand, the first ratio, advantages over ends, optimisers, refusals."""
+"""PPO, A2C and REINFORCE: losses by hand, the first ratio, ends, masks, memory, capture, refusals."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,15 +9,17 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text
 from torch import nn
 
+from rlgan.contract import check_rows
 from rlgan.core.optimise import RMSProp, optimise
-from rlgan.core.protocols import Spaces
+from rlgan.core.protocols import Phase, Replay, Spaces
 from rlgan.core.source import make_source
 from rlgan.core.stream import Stream
 from rlgan.core.vec import VecEnv
-from rlgan.errors import UsageError
+from rlgan.errors import EnvError, UsageError
 from rlgan.nn.distributions import Categorical
 from rlgan.testing.probe import Probe
-from rlgan_agents import a2c, ppo
+from rlgan_agents import a2c, ppo, reinforce
+from rlgan_envs.cartpole import CartPole, CartPoleConfig
 
 CPU = torch.device("cpu")
 VECTOR = Box(-np.inf, np.inf, (4,), np.float32)
@@ -32,8 +35,8 @@ class Table(nn.Module):
         super().__init__()
         self.logits, self.v = nn.Parameter(torch.tensor(logits)), nn.Parameter(torch.tensor(value))
 
-    def forward(self, obs):
-        return self.logits.expand(len(obs), 2), self.v.expand(len(obs)), None
+    def evaluate(self, batch):
+        return self.logits.expand(len(batch["obs"]), 2), self.v.expand(len(batch["obs"]))
 
 
 def rows():
@@ -201,7 +204,7 @@ def test_rmsprop_is_that_of_tensorflow(kind):
         assert torch.allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize("module", [ppo, a2c])
+@pytest.mark.parametrize("module", [ppo, a2c, reinforce])
 def test_refusals_say_why(module):
     for action in (Discrete(2), MultiDiscrete([2, 2]), VECTOR):
         assert module.refuses(VECTOR, action) is None
@@ -223,3 +226,215 @@ def test_layers_start_orthogonal():
     conv = frames.encoder.images["0"].conv2.weight.flatten(1)
     assert torch.allclose(conv @ conv.T, 2 * torch.eye(64), atol=1e-4)
     assert len(frames.policy.layers) == len(frames.value.layers) == 1
+
+
+def test_reinforce_loss_by_hand():
+    net = Table([0.0, math.log(3.0)], 2.0)  # probabilities 1/4 and 3/4
+    batch = rows() | {"return": torch.tensor([1.0, 5.0, 9.0, 9.0]), "weight": torch.tensor([2.0, 2.0, 0.0, 0.0])}
+    entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    for baseline, credit, value_loss in ((True, (-1.0, 3.0), (1 + 9) / 2), (False, (1.0, 5.0), (1 + 25) / 2)):
+        loss, metrics = reinforce.reinforce_loss(net, batch, baseline, 0.5, 0.1, normalise=False)
+        policy_loss = -(credit[0] * math.log(0.25) + credit[1] * math.log(0.75)) / 2
+        assert float(metrics["policy_loss"]) == pytest.approx(policy_loss, abs=1e-6)
+        assert float(metrics["value_loss"]) == pytest.approx(value_loss)
+        assert float(metrics["whole"]) == 0.5
+        assert float(loss.detach()) == pytest.approx(policy_loss + 0.5 * value_loss - 0.1 * entropy, abs=1e-6)
+        slope = torch.autograd.grad(loss, net.v)[0]
+        assert (float(slope) != 0) == baseline
+    normal = reinforce.reinforce_loss(net, batch, False, 0.0, 0.0, True)[1]["policy_loss"]
+    assert float(normal) == pytest.approx(-(-math.log(0.25) + math.log(0.75)) / 2, abs=1e-5)
+
+
+def test_reinforce_leaves_out_what_does_not_end():
+    agent = reinforce.Reinforce(Spaces(VECTOR, Discrete(2), 100), reinforce.ReinforceConfig(gamma=0.5), CPU)
+    reward = torch.tensor([[1.0, 1.0], [2.0, 2.0], [0.0, 3.0], [4.0, 4.0], [8.0, 5.0]])
+    terminated, truncated = torch.zeros(5, 2, dtype=torch.bool), torch.zeros(5, 2, dtype=torch.bool)
+    terminated[1, 0] = truncated[3, 1] = True
+    valid = torch.ones(5, 2, dtype=torch.bool)
+    valid[2, 0] = valid[4, 1] = False
+    rollout = {"reward": reward, "terminated": terminated, "truncated": truncated, "valid": valid}
+    prepared = agent.prepare(rollout)
+    # first copy: an episode of rewards 1, 2; then one that goes on. second: 1, 2, 3, 4, then one that goes on
+    assert prepared["return"][:2, 0].tolist() == [1 + 0.5 * 2, 2.0]
+    assert prepared["return"][:4, 1].tolist() == [1 + 0.5 * (2 + 0.5 * (3 + 0.5 * 4)), 2 + 0.5 * 5.0, 5.0, 4.0]
+    assert prepared["valid"].T.tolist() == [[True, True, False, False, False], [True, True, True, True, False]]
+
+
+MASKED = Dict({"obs": VECTOR, "action_mask": MultiBinary(5)})
+
+
+class Choosy(Probe):
+    """Allows one number of each choice, another one in each state."""
+
+    def action_mask(self, state):
+        chosen = state["obs"][:, 0] > 0
+        first = torch.stack([chosen, ~chosen], -1)
+        return torch.cat([first, torch.stack([~chosen, chosen, chosen & False], -1)], -1)
+
+
+@pytest.mark.parametrize("name", ["ppo", "a2c", "reinforce"])
+def test_masks_are_honoured_by_acting_and_learning(name):
+    torch.manual_seed(0)
+    module = {"ppo": ppo, "a2c": a2c, "reinforce": reinforce}[name]
+    agent_type, config = {
+        "ppo": (ppo.PPO, ppo.PPOConfig(horizon=8, minibatch=16)),
+        "a2c": (a2c.A2C, a2c.A2CConfig()),
+        "reinforce": (reinforce.Reinforce, reinforce.ReinforceConfig(horizon=40)),
+    }[name]
+    action = MultiDiscrete([2, 3])
+    env = VecEnv(Choosy(VECTOR, action, CPU), 8, CPU)
+    assert env.single_observation_space == MASKED and module.refuses(MASKED, action) is None
+    agent = agent_type(Spaces(MASKED, action, 1000), config, CPU)
+    stream = Stream(env, agent.act, agent.carry)
+    stream.begin()
+    source = make_source(agent.phases()[0], stream)
+    for _ in range(4):
+        batch = source.next()
+        seen, mask = batch["obs"]["obs"], batch["obs"]["action_mask"]
+        chosen = (seen[:, 0] > 0).long()
+        assert torch.equal(mask[:, 1].long(), 1 - chosen)
+        assert torch.equal(batch["draw"], torch.stack([1 - chosen, chosen], -1))
+        metrics = agent.update(batch)
+        assert float(metrics["entropy"]) == pytest.approx(0.0, abs=1e-6)
+    env.check()
+    for explore in (True, False):
+        obs = env.reset()[0]
+        out, _ = agent.act(obs, None, torch.tensor(0), explore)
+        assert obs["action_mask"].gather(1, out["action"][:, :1]).all()
+
+
+def test_a_mask_that_forbids_everything_is_one_sentence():
+    class Stuck(Probe):
+        def action_mask(self, state):
+            return torch.zeros(len(state["obs"]), 3, dtype=torch.bool)
+
+    problem = Stuck(VECTOR, Discrete(3), CPU)
+    with pytest.raises(EnvError, match=r"^env shop forbids every action in some state: its action_mask\(state\) must"):
+        check_rows(problem, 4, CPU, "shop")
+    env = VecEnv(problem, 4, CPU, name="shop")
+    env.reset()
+    with pytest.raises(EnvError, match="env shop forbids every action"):
+        env.check()
+    problem.action_space = Box(-1.0, 1.0, (2,), np.float32)
+    with pytest.raises(EnvError, match="takes numbered actions"):
+        VecEnv(problem, 4, CPU)
+
+
+def test_a_reward_that_is_no_number_is_one_sentence():
+    class Broken(Probe):
+        def step(self, state, action, rng):
+            state, reward, terminated = super().step(state, action, rng)
+            return state, reward / 0 * 0, terminated
+
+    env = VecEnv(Broken(VECTOR, Discrete(3), CPU), 4, CPU, name="shop")
+    env.reset()
+    env.step(torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(
+        EnvError, match=r"^env shop gave a reward that is NaN or infinite: every reward must be a finite"
+    ):
+        env.check()
+
+
+def test_observations_of_several_parts():
+    torch.manual_seed(0)
+    parts = {
+        "board": Box(0, 1, (2, 6, 6), np.uint8),
+        "speed": Box(-1.0, 1.0, (3,), np.float32),
+        "gear": Discrete(4, start=1),
+    }
+    space = Dict({**parts, "doors": MultiDiscrete([2, 3])})
+    agent = ppo.PPO(Spaces(space, Discrete(2), 100), ppo.PPOConfig(), CPU)
+    obs = {
+        "board": torch.randint(2, (5, 2, 6, 6), dtype=torch.uint8),
+        "speed": torch.randn(5, 3),
+        "gear": torch.tensor([1, 2, 3, 4, 1]),
+        "doors": torch.tensor([[0, 0], [1, 2], [0, 1], [1, 1], [0, 2]]),
+    }
+    encoded = agent.net.encoder(obs)
+    assert encoded.shape == (5, 128 + 3 + 4 + 5) == (5, agent.net.encoder.width)
+    found = {"speed": obs["speed"], "gear": torch.eye(4)[obs["gear"] - 1]}
+    found["doors"] = torch.cat([torch.eye(2)[obs["doors"][:, 0]], torch.eye(3)[obs["doors"][:, 1]]], -1)
+    for part in found.values():
+        width = part.shape[1]
+        assert any(torch.equal(encoded[:, i : i + width], part) for i in range(encoded.shape[1] - width + 1))
+    parameters, value, _ = agent.net(obs)
+    assert parameters.shape == (5, 2) and value.shape == (5,)
+
+
+@pytest.mark.parametrize("memory", ["gru", "lstm"])
+def test_sequences_remember_as_acting_did(memory):
+    settings = {"horizon": 24, "minibatch": 48, "sequence": 8, "memory": memory, "epochs": 1}
+    agent, batch = first_batch(ppo, VECTOR, Discrete(3), gain=100.0, **settings)
+    assert batch["draw"].shape == (8, 6) and batch["carry"]["0"].shape == (6, 64)
+    assert batch["first"][1:].any() and not batch["valid"].all(), "episodes begin inside of sequences"
+    assert float(batch["weight"].mean()) == pytest.approx(1.0, abs=1e-5)
+    parameters, value = agent.net.evaluate(batch)
+    change = agent.net.distribution.log_prob(parameters, batch["draw"]) - batch["log_prob"]
+    assert (change.exp() - 1).abs().max() < 1e-5
+    assert torch.allclose(value, batch["value"], atol=1e-5)
+    # what was remembered matters
+    forgot, _ = agent.net.evaluate({**batch, "carry": {k: v * 0 for k, v in batch["carry"].items()}})
+    assert (forgot - parameters).abs().max() > 1e-3
+    agent.update(batch)
+
+
+def test_the_value_after_a_recurrent_rollout_is_that_of_its_carry():
+    torch.manual_seed(0)
+    config = ppo.PPOConfig(horizon=6, minibatch=12, sequence=3, memory="gru", epochs=1, lam=0.0, gamma=1.0)
+    env = VecEnv(Probe(VECTOR, Discrete(2), CPU), 4, CPU)
+    agent = ppo.PPO(Spaces(VECTOR, Discrete(2), 1000), config, CPU)
+    stream = Stream(env, agent.act, agent.carry)
+    stream.begin()
+    seen = []
+    phase = agent.phases()[0]
+    phase = dataclasses.replace(phase, prepare=lambda rollout: seen.append(agent.prepare(rollout)) or seen[-1])
+    make_source(phase, stream).next()
+    _, value, _ = agent.net(stream.obs[0], stream.carries[0])
+    rollout = seen[0]
+    goes_on = ~(rollout["terminated"] | rollout["truncated"])[-1] & rollout["valid"][-1]
+    assert goes_on.any()
+    assert torch.allclose(rollout["target"][-1][goes_on], (rollout["reward"][-1] + value)[goes_on], atol=1e-5)
+
+
+def test_sequences_divide_the_rollout():
+    with pytest.raises(
+        UsageError, match=r"sequences of 5 rows .* horizon 24 and minibatch 48: write agent.sequence=24"
+    ):
+        first_batch(ppo, VECTOR, Discrete(3), horizon=24, minibatch=48, sequence=5, memory="gru")
+
+
+def test_a_replay_refuses_what_remembers():
+    agent = ppo.PPO(Spaces(VECTOR, Discrete(2), 100), ppo.PPOConfig(memory="gru"), CPU)
+    stream = Stream(VecEnv(Probe(VECTOR, Discrete(2), CPU), 4, CPU), agent.act, agent.carry)
+    with pytest.raises(UsageError, match="a replay keeps no recurrent state"):
+        make_source(Phase("train", Replay(100, 8), agent.update), stream)
+
+
+@pytest.mark.parametrize("name", ["a2c", "ppo"])
+def test_a_captured_rollout_is_the_eager_one(name):
+    torch.manual_seed(0)
+    if name == "a2c":
+        make, config = a2c.A2C, a2c.A2CConfig(horizon=3, hidden=(8,))
+    else:
+        make, config = ppo.PPO, ppo.PPOConfig(horizon=4, minibatch=16, epochs=2, hidden=(8,))
+    spaces = Spaces(VECTOR, Discrete(2), 1000)
+    start = make(spaces, config, CPU).state_dict()
+    found = []
+    for mode in ("eager", "compile"):
+        agent = make(spaces, config, CPU)
+        agent.load_state_dict(start)
+        torch.manual_seed(1)
+        env = VecEnv(CartPole(CartPoleConfig(max_steps=3), CPU), 8, CPU)
+        stream = Stream(env, agent.act, agent.carry)
+        stream.begin()
+        source = make_source(agent.phases()[0], stream, None, mode)
+        metrics = [source.learn() for _ in range(6)]
+        assert source.boundary
+        found.append((metrics, stream.obs[0], stream.rows, int(stream.step), env.statistics.take(), torch.rand(())))
+    (one, *eager), (two, *compiled) = found
+    for a, b in zip(one, two, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert float(a[key]) == pytest.approx(float(b[key]), abs=1e-4), key
+    assert torch.allclose(eager[0], compiled[0], atol=1e-5)
+    assert eager[1:4] == compiled[1:4] and torch.equal(eager[4], compiled[4])

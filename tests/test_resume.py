@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from rlgan.registry import Registry
 from rlgan.store.segments import read_segment
 
 CARTPOLE = shlex.split(
@@ -30,10 +31,6 @@ BREAKOUT = shlex.split(
 DIGITS = shlex.split(
     "generator=dcgan data=digits data.source=uci preset=none steps=60 generator.width=4 eval.every=25 "
     "eval.samples=50 checkpoint.every=8 record.every=3 threads=1"
-)
-PENDULUM = shlex.split(
-    "env=pendulum preset=none steps=1500 copies=4 agent.learning_starts=200 agent.capacity=800 agent.hidden=[16,16] "
-    "agent.batch_size=16 agent.noise_memory=0.5 checkpoint.every=150 record.every=50 eval.every=600 eval.episodes=4"
 )
 SHOP = Path(__file__).with_name("shop.py")
 IN_SHOP = [*(word for word in CARTPOLE if not word.startswith("env=")), "env.shelf=7"]
@@ -125,12 +122,34 @@ def test_killed_cartpole_equals_an_uninterrupted_one(cartpole: Path, tmp_path: P
     assert_equal(tmp_path / "run", cartpole, 1500 // 4)
 
 
-@pytest.mark.parametrize("agent", ["td3", "sac"])
-def test_a_killed_actor_critic_equals_an_uninterrupted_one(agent: str, tmp_path: Path) -> None:
-    words = [f"agent={agent}", *PENDULUM]
+ON_ROLLOUTS = "env=cartpole steps=5000 agent.hidden=[16] checkpoint.every=300 record.every=100 eval.every=1300"
+ON_REPLAY = (
+    "env=pendulum steps=1500 agent.learning_starts=200 agent.capacity=800 agent.hidden=[16,16] agent.batch_size=16 "
+    "agent.noise_memory=0.5 checkpoint.every=150 record.every=50 eval.every=600"
+)
+AGENTS = {
+    "ppo": f"{ON_ROLLOUTS} agent.horizon=16 agent.minibatch=32 agent.epochs=3 agent.lr_end=0 agent.clip_end=0",
+    "ppo with memory": f"{ON_ROLLOUTS} agent.horizon=16 agent.minibatch=32 agent.memory=lstm agent.sequence=8 "
+    "env.velocities=false",
+    "a2c": ON_ROLLOUTS,
+    "reinforce": f"{ON_ROLLOUTS} agent.horizon=100",
+    "ddpg": ON_REPLAY,
+    "td3": ON_REPLAY,
+    "sac": ON_REPLAY,
+}
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_killed_agent_equals_an_uninterrupted_one(tmp_path: Path, name: str) -> None:
+    words = shlex.split(f"agent={name.split()[0]} preset=none copies=4 eval.episodes=4 {AGENTS[name]}")
     finish(start("run", *words, f"dir={tmp_path / 'base'}"))
-    kill_and_resume(tmp_path / "run", words, lines(tmp_path / "base"), seed=0, kills=1)
+    total = lines(tmp_path / "base")
+    kill_and_resume(tmp_path / "run", words, total, seed=0, kills=min(2, total - 7))
     assert_equal(tmp_path / "run", tmp_path / "base", 800 // 4)
+
+
+def test_every_agent_is_killed_and_resumed() -> None:
+    assert {name.split()[0] for name in AGENTS} | {"dqn"} == {entry.name for entry in Registry().names("agents")}
 
 
 def test_a_killed_run_in_an_env_from_a_file_equals_an_uninterrupted_one(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_final_observations_of_simulators_that_reset_in_the_same_step(tmp_path):
     torch.manual_seed(0)
     stream = Stream(SameStep(Clock(), 4, "cpu"), learner.act, learner.carry)
     stream.begin()
-    from rlgan.core.source import RolloutSource
+    from rlgan.core.rollouts import RolloutSource
 
     RolloutSource(Rollouts(3, 6), stream, learner.phases()[0], None).next()
     rollout = learner.rollouts[0]

@@ -111,7 +111,7 @@ def a2c_loss(
     net: ActorCritic, batch: Batch, value_weight: float, entropy_weight: float, normalise: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """``-A log pi(draw) + value_weight (V - target)^2 - entropy_weight H``, mean over rows: the loss () and metrics."""
-    parameters, value, _ = net(batch["obs"])
+    parameters, value = net.evaluate(batch)
     pi, weight, advantage = net.distribution, batch["weight"], batch["advantage"]
     if normalise:
         centred = advantage - (advantage * weight).mean()

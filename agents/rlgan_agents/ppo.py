@@ -21,7 +21,7 @@ from rlgan.core.returns import gae
 from rlgan.core.schedule import linear
 from rlgan.core.state import Saved
 from rlgan.hookspecs import hookimpl
-from rlgan.nn.actor_critic import ActorCritic, unfit
+from rlgan.nn.actor_critic import ActorCritic, Memory, unfit
 from rlgan.nn.torsos import Precision
 from rlgan.specs import AgentSpec, Preset
 
@@ -64,6 +64,12 @@ class PPOConfig:
     """Learn from the sign of rewards. Recorded and evaluated scores stay raw."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden tanh layers for vectors, for policy and value each; images take a shared CNN instead."""
+    memory: Memory = "none"
+    """A recurrent layer before policy and value, for problems that one observation does not show whole."""
+    cells: Annotated[int, Gt(0)] = 64
+    """Width of the recurrent layer."""
+    sequence: Annotated[int, Gt(0)] = 16
+    """Rows that the recurrent layer is trained through at a time; it divides horizon and minibatch."""
     precision: Precision = "auto"
     """Arithmetic of NatureCNN; auto is bfloat16 where the processor has it. Weights and optimiser stay float32."""
 
@@ -75,7 +81,8 @@ class PPO(Saved):
 
     def __init__(self, spaces: Spaces, config: PPOConfig, device: torch.device) -> None:
         self.config, self.steps = config, spaces.steps
-        self.net = ActorCritic(spaces.observation, spaces.action, config.hidden, config.precision, device)
+        shape = (config.hidden, config.precision, device, config.memory, config.cells)
+        self.net = ActorCritic(spaces.observation, spaces.action, *shape)
         self.optimiser = Adam(self.net.parameters(), config.lr, eps=config.adam_eps)
 
     def carry(self, n: int) -> Any:
@@ -95,7 +102,8 @@ class PPO(Saved):
     def phases(self) -> list[Phase]:
         """One phase: train from rollouts for the whole run."""
         c = self.config
-        return [Phase("train", Rollouts(c.horizon, c.minibatch, c.epochs), self.update, prepare=self.prepare)]
+        rollouts = Rollouts(c.horizon, c.minibatch, c.epochs, c.sequence if c.memory != "none" else 0)
+        return [Phase("train", rollouts, self.update, prepare=self.prepare)]
 
     def prepare(self, rollout: Batch) -> Batch:
         """Add ``advantage`` and the value's ``target``, (T, N)."""
@@ -106,7 +114,7 @@ class PPO(Saved):
         return {**rollout, "advantage": advantage, "target": advantage + value}
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One minibatch of rows (B, ...)."""
+        """One minibatch of rows (B, ...), or of sequences (L, B, ...)."""
         c = self.config
         if c.lr_end < 1.0:
             self.optimiser.lr.copy_(linear(batch["step"], c.lr, c.lr * c.lr_end, self.steps))
@@ -123,7 +131,7 @@ def ppo_loss(
 
     ``r`` is the probability of the draw over the one that it was drawn with. Returns the loss () and metrics.
     """
-    parameters, value, _ = net(batch["obs"])
+    parameters, value = net.evaluate(batch)
     pi, weight, advantage = net.distribution, batch["weight"], batch["advantage"]
     if normalise:
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
@@ -161,6 +169,18 @@ CARTPOLE = {
     "agent.minibatch": 256,
     "agent.epochs": 20,
     "agent.clip_end": 0.0,
+}
+MEMORY = {
+    "steps": 200_000,
+    "copies": 8,
+    "env.velocities": False,
+    "agent.memory": "gru",
+    "agent.lr": 1e-3,
+    "agent.lr_end": 0.0,
+    "agent.gamma": 0.98,
+    "agent.horizon": 128,
+    "agent.minibatch": 256,
+    "agent.epochs": 10,
 }
 PENDULUM = {
     "steps": 100_000,
@@ -209,6 +229,7 @@ def rlgan_specs() -> Iterable[AgentSpec]:
             Preset(
                 "cartpole", "cartpole", CARTPOLE, True, "the settings of RL-Zoo; expect 475 or more of 500 at the end"
             ),
+            Preset("cartpole-memory", "cartpole", MEMORY, False, "hidden velocities, which a GRU makes up for"),
             Preset("pendulum", "pendulum", PENDULUM, True, "random play scores -1232"),
             Preset("lunarlander", "gym:LunarLander-v3", LUNARLANDER, True, "the settings of RL-Zoo, which scores 242"),
             Preset(

@@ -27,6 +27,8 @@ class CartPoleConfig:
 
     max_steps: Annotated[int, Gt(0)] = 500
     """Length at which an episode is truncated; 500 as in CartPole-v1."""
+    velocities: bool = True
+    """Show both velocities; without them an agent sees the positions alone and has to remember."""
 
 
 class CartPole:
@@ -39,8 +41,10 @@ class CartPole:
     fps = 50
 
     def __init__(self, config: CartPoleConfig, device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
-        self.max_steps, self.device, self.dtype = config.max_steps, device, dtype
+        self.max_steps, self.velocities = config.max_steps, config.velocities
+        self.device, self.dtype = device, dtype
         high = np.array([2 * X_LIMIT, np.inf, 2 * THETA_LIMIT, np.inf], np.float32)
+        high = high if config.velocities else high[::2]
         self.observation_space = Box(-high, high, dtype=np.float32)
         self.action_space = Discrete(2)
 
@@ -49,8 +53,8 @@ class CartPole:
         return {"x": torch.empty((n, 4), device=self.device, dtype=self.dtype).uniform_(-0.05, 0.05, generator=rng)}
 
     def observe(self, state: State) -> Tensor:
-        """The state itself, (n, 4)."""
-        return state["x"]
+        """The state itself, (n, 4), or the two positions alone, (n, 2)."""
+        return state["x"] if self.velocities else state["x"][:, ::2]
 
     def step(self, state: State, action: Tensor, rng: Generator | None) -> tuple[State, Tensor, Tensor]:
         """One Euler step of the equations in Florian (2007), without friction."""

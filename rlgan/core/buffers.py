@@ -182,25 +182,60 @@ def stacked(rows: list[list[Batch]], last: list[Any]) -> Batch:
     return fields
 
 
-def minibatches(fields: Batch, size: int | None, epochs: int) -> Iterator[Batch]:
-    """Yield the minibatches of a prepared rollout for each epoch, with a ``weight`` of mean 1, 0 on invalid rows.
-
-    ``fields`` are (T, N, ...). Without a size a minibatch is the whole rollout. With one, rows are shuffled: valid ones
-    come first in each epoch's order and wrap around, so every minibatch has ``size`` rows and every valid row is seen.
-    """
-    flat = mapped(lambda x: x.flatten(0, 1), fields)
-    valid = flat["valid"]
-    weight = valid.to(flat["reward"].dtype)
+def minibatches(fields: Batch, size: int | None, epochs: int, sequence: int = 0) -> Iterator[Batch]:
+    """Yield the minibatches of a prepared rollout, (T, N, ...), for each epoch: `whole`, `shuffled` or `sequences`."""
+    if sequence:
+        yield from sequences(fields, sequence, size or fields["valid"].numel(), epochs)
+        return
     if size is None:
         for _ in range(epochs):
-            yield {**flat, "weight": weight / weight.mean().clamp_min(1e-8)}
+            yield whole(fields)
         return
+    flat = mapped(lambda x: x.flatten(0, 1), fields)
+    for index in shuffled(flat["valid"], size, epochs):
+        yield gathered(flat, index)
+
+
+def whole(fields: Batch) -> Batch:
+    """All rows of a rollout (T, N, ...) in order, with a ``weight`` of mean 1, 0 on invalid rows."""
+    flat = mapped(lambda x: x.flatten(0, 1), fields)
+    weight = flat["valid"].to(flat["reward"].dtype)
+    return {**flat, "weight": weight / weight.mean().clamp_min(1e-8)}
+
+
+def shuffled(valid: Tensor, size: int, epochs: int) -> Iterator[Tensor]:
+    """Yield the rows (size,) of each minibatch, where ``valid`` (rows,) tells which count.
+
+    Valid rows come first in each epoch's order and wrap around, so every minibatch has ``size`` rows and every valid
+    row is seen.
+    """
     count = len(valid)
     if count % size:
         raise ValueError(f"a rollout of {count} rows cannot be cut into minibatches of {size}")
-    flat["weight"] = weight
-    for _ in range(epochs):
-        order = (torch.rand(count, device=valid.device) + 2 * (~valid)).argsort()
-        place = torch.arange(count, device=valid.device) % valid.sum().clamp_min(1)
-        for index in order[place].split(size):
-            yield mapped(lambda x, index=index: x.index_select(0, index), flat)
+    order = (torch.rand(epochs, count, device=valid.device) + 2 * (~valid)).argsort(-1)
+    place = torch.arange(count, device=valid.device) % valid.sum().clamp_min(1)
+    yield from order.index_select(1, place).view(-1, size)
+
+
+def sequences(fields: Batch, length: int, size: int, epochs: int) -> Iterator[Batch]:
+    """Yield minibatches of ``size`` rows in whole sequences, (length, B, ...), shuffled anew for each epoch.
+
+    ``fields`` are (T, N, ...), but ``carry`` is (T / length, N, ...): what was remembered before each sequence. Invalid
+    rows stay where they are, with ``weight`` 0; its mean is 1.
+    """
+    rows = {name: value for name, value in fields.items() if name != "carry"}
+    lined = mapped(lambda x: x.unflatten(0, (-1, length)).transpose(0, 1).flatten(1, 2), rows)  # (length, S N, ...)
+    carry = mapped(lambda x: x.flatten(0, 1), fields["carry"])  # (S N, ...)
+    valid = lined["valid"]
+    order = torch.rand(epochs, valid.shape[1], device=valid.device).argsort(-1)
+    for index in order.view(-1, size // length):
+        batch = mapped(lambda x, index=index: x.index_select(1, index), lined)
+        weight = batch["valid"].to(batch["reward"].dtype)
+        batch["carry"] = mapped(lambda x, index=index: x.index_select(0, index), carry)
+        yield {**batch, "weight": weight / weight.mean().clamp_min(1e-8)}
+
+
+def gathered(flat: Batch, index: Tensor) -> Batch:
+    """The rows at ``index`` (B,) of flat fields, with a ``weight`` of 1, 0 on invalid ones."""
+    batch = mapped(lambda x: x.index_select(0, index), flat)
+    return {**batch, "weight": batch["valid"].to(batch["reward"].dtype)}

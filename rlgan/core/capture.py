@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rlgan.core.protocols import Batch
+from rlgan.core.protocols import Batch, mapped
 
 Captured = Literal["eager", "compile", "graph"]
 WARM_UP = 3
@@ -53,11 +53,10 @@ class Graphed:
             torch.cuda.current_stream().wait_stream(self.side)
             return out
         if self.graph is None:
-            self.inputs = {name: value.clone() for name, value in batch.items()}
+            self.inputs = mapped(torch.clone, batch)
             self.graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graph):
                 self.outputs = self.fn(self.inputs)
-        for name, value in batch.items():
-            self.inputs[name].copy_(value)
+        mapped(Tensor.copy_, self.inputs, batch)
         self.graph.replay()
         return self.outputs

@@ -44,6 +44,7 @@ def play(
                 games[i].append((float(total[i]), int(length[i])))
         total[stream.over] = 0.0
         length[stream.over] = 0.0
+    stream.check()
     flat = [game for copy in games for game in copy]
     return {"returns": [r for r, _ in flat], "lengths": [n for _, n in flat]}
 

@@ -121,6 +121,10 @@ class HostVecEnv:
         with self._watchdog:
             return self._simulators[g].sim.frame(k)  # type: ignore[attr-defined]
 
+    def check(self) -> None:
+        """Read what went wrong in the env. EnvError: a reward was not finite."""
+        self.statistics.check(self.name)
+
     def state_dict(self) -> dict[str, Any]:
         """The last barrier and the actions since; a step in flight stays in flight.
 

@@ -85,6 +85,10 @@ class Rollouts:
     """Rows of one update; None is the whole rollout, in order."""
     epochs: int = 1
     """Passes over the rollout."""
+    sequence: int = 0
+    """Rows that stay together in order, for recurrent agents: fields are (sequence, B, ...), and ``carry``, a dict of
+    numbered parts, holds what was remembered before the first row of each; `prepare` sees the carry after row T as the
+    last one. 0 shuffles single rows."""
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,22 @@ def lambda_returns(
     return target
 
 
+def reward_to_go(reward: Tensor, terminated: Tensor, truncated: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """Monte-Carlo returns (T, N), ``G_t = r_t + gamma G_{t+1}`` up to the end of the episode, and where they are whole.
+
+    Nothing is bootstrapped: a truncated episode ends like any other. Rows whose episode does not end within the rollout
+    have no return; they are False in the second result (T, N).
+    """
+    cut = terminated | truncated
+    total, whole = torch.empty_like(reward), torch.empty_like(cut)
+    running, ended = torch.zeros_like(reward[0]), torch.zeros_like(cut[0])
+    for t in range(len(reward) - 1, -1, -1):
+        running = reward[t] + gamma * running.masked_fill(cut[t], 0.0)
+        ended = ended | cut[t]
+        total[t], whole[t] = running, ended
+    return total, whole
+
+
 def n_step(reward: Tensor, terminated: Tensor, truncated: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
     """Sums of windows of n rows that start at row 0: ``reward`` and both flags are (n, B).
 

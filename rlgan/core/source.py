@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from rlgan.core.buffers import Ring, minibatches, stacked
-from rlgan.core.protocols import Batch, Phase, Replay, Rollouts, Samples, mapped
+from rlgan.core.buffers import Ring
+from rlgan.core.capture import Captured, capture
+from rlgan.core.protocols import Batch, Phase, Replay, Samples
 from rlgan.core.reward import RewardStage
+from rlgan.core.rollouts import RolloutSource
 from rlgan.core.rows import following
 from rlgan.core.state import Saved
 from rlgan.core.stream import DataStream, Stream
@@ -26,9 +27,16 @@ class ReplaySource(Saved):
 
     kept = ("credit", "ring")  # at a boundary nothing is pending
 
-    def __init__(self, spec: Replay, stream: Stream, reward: RewardStage | None) -> None:
+    def __init__(
+        self, spec: Replay, stream: Stream, phase: Phase, reward: RewardStage | None = None, mode: Captured = "eager"
+    ) -> None:
         env = stream.env
+        if stream.fresh(1) is not None:
+            raise UsageError(
+                "a replay keeps no recurrent state: an agent with a carry learns from Rollouts(sequence=...) instead"
+            )
         self.spec, self.stream, self.reward = spec, stream, reward
+        self.update = capture(phase.update, mode)
         self.ring = Ring(spec.capacity, env.num_envs, stream.columns, env.stack, env.device)
         if self.ring.capacity <= (needed := spec.n_step + env.stack):
             raise UsageError(
@@ -40,6 +48,7 @@ class ReplaySource(Saved):
         self.credit = 0
         """Rows x updates not yet paid back by batches, in units of 1 / every."""
         self.pending: list[Batch] = []
+        self.batch: Batch | None = None
         self.boundary = True
 
     def next(self) -> Batch | None:
@@ -57,6 +66,11 @@ class ReplaySource(Saved):
         batch["step"] = self.stream.step
         self.boundary = not self.pending and self.credit < spec.every
         return batch
+
+    def learn(self) -> dict[str, Tensor] | None:
+        """Make the next update that is owed."""
+        self.batch = self.next()
+        return None if self.batch is None else self.update(self.batch)
 
     def _collect(self) -> None:
         stream = self.stream
@@ -94,68 +108,18 @@ class ReplaySource(Saved):
             raise ValueError(f"it owes {self.credit} updates at a boundary, where fewer than {self.spec.every} can be")
 
 
-class RolloutSource(Saved):
-    """Collect a horizon, prepare it once, then pass over it in minibatches."""
-
-    def __init__(self, spec: Rollouts, stream: Stream, phase: Phase, reward: RewardStage | None) -> None:
-        self.rows = spec.horizon * stream.env.num_envs
-        size = spec.minibatch or self.rows
-        if self.rows % size:
-            raise UsageError(
-                f"minibatch {size} does not divide the {self.rows} rows of a rollout, {spec.horizon} (horizon) x "
-                f"{stream.env.num_envs} (copies): write agent.minibatch={math.gcd(self.rows, size)}, or change these"
-            )
-        self.spec, self.stream, self.prepare, self.reward = spec, stream, phase.prepare, reward
-        self.count = spec.epochs * self.rows // size
-        """Minibatches of one rollout."""
-        self.remaining = 0
-        self.batches: Iterator[Batch] = iter(())
-        self.boundary = True
-
-    def next(self) -> Batch | None:
-        """Collect a rollout when the last one is used up, and hand out its minibatches."""
-        if self.boundary:
-            self.batches = minibatches(self._collect(), self.spec.minibatch, self.spec.epochs)
-            self.remaining = self.count
-        batch = next(self.batches)
-        batch["step"] = self.stream.step
-        self.remaining -= 1
-        self.boundary = self.remaining == 0
-        return batch
-
-    def _collect(self) -> Batch:
-        spec, stream = self.spec, self.stream
-        groups = range(len(stream.columns))
-        rows: list[list[Batch]] = [[] for _ in groups]
-        for t in range(spec.horizon):
-            for g in groups:
-                rows[g].append(stream.receive(g))
-                if t < spec.horizon - 1 and stream.env.flies:
-                    stream.launch(g)
-        rollout = stacked(rows, stream.obs)
-        rollout["next_obs"] = following(rollout, mapped(lambda x: x[1:], rollout["obs"]))
-        if self.reward:
-            raw = rollout | {"obs": mapped(lambda x: x[:-1], rollout["obs"])}
-            rollout["reward"] = self.reward(raw)
-            self.reward.learn(self.rows, lambda count: _rows_of(raw, count))
-        if self.prepare is not None:
-            with torch.no_grad():
-                rollout = self.prepare(rollout)
-        rollout["obs"] = mapped(lambda x: x[:-1], rollout["obs"])
-        return {name: value for name, value in rollout.items() if name not in ("next_obs", "final_obs")}
-
-
 class SampleSource(Saved):
     """Minibatches of real samples, shuffled anew for each pass; what is left of a pass below one batch is skipped."""
 
     kept = ("order", "place")
     boundary = True
 
-    def __init__(self, spec: Samples, stream: DataStream) -> None:
+    def __init__(self, spec: Samples, stream: DataStream, phase: Phase, mode: Captured = "eager") -> None:
         count = len(stream.real)
         if spec.batch_size > count:
             raise UsageError(f"a batch of {spec.batch_size} is more than the {count} samples of the data set")
         self.size, self.stream = spec.batch_size, stream
+        self.update = capture(phase.update, mode)
         self.order = torch.empty(count, dtype=torch.int64, device=stream.device)
         self.place = count
         """Where in the order the next batch begins."""
@@ -172,32 +136,32 @@ class SampleSource(Saved):
         stream.seconds += time.perf_counter() - began
         return {"real": real, "step": stream.step}
 
+    def learn(self) -> dict[str, Tensor]:
+        """Make one update."""
+        self.batch = self.next()
+        return self.update(self.batch)
+
 
 Source = ReplaySource | RolloutSource | SampleSource
-"""``next()`` gives a minibatch, or None when this iteration owes no update. At a ``boundary`` the last one closed an
-iteration: the only moments at which a run is recorded or saved."""
+"""``next()`` gives a minibatch, or None when this iteration owes no update; ``learn()`` makes the update besides and
+returns its metrics, and ``batch`` is its minibatch. At a ``boundary`` the last one closed an iteration: the only
+moments at which a run is saved."""
 
 
-def make_source(phase: Phase, stream: Stream | DataStream, reward: RewardStage | None = None) -> Source:
-    """Build the source that a phase describes.
+def make_source(
+    phase: Phase, stream: Stream | DataStream, reward: RewardStage | None = None, mode: Captured = "eager"
+) -> Source:
+    """Build the source that a phase describes; ``mode`` is how its updates are captured.
 
     Raises:
         UsageError: the phase wants rows and the run has data, or the other way round.
     """
     spec = phase.source
     if isinstance(spec, Samples) and isinstance(stream, DataStream):
-        return SampleSource(spec, stream)
+        return SampleSource(spec, stream, phase, mode)
     if isinstance(spec, Samples) or isinstance(stream, DataStream):
         wanted = type(spec).__name__
         raise UsageError(f"phase '{phase.name}' wants {wanted}, which a run with {stream.name}= does not have")
     if isinstance(spec, Replay):
-        return ReplaySource(spec, stream, reward)
-    return RolloutSource(spec, stream, phase, reward)
-
-
-def _rows_of(rollout: Batch, count: int) -> Batch:
-    """Draw rows of a rollout (T, N, ...) with replacement, as (1, count, ...)."""
-    total = rollout["reward"].numel()
-    index = torch.randint(total, (count,), device=rollout["reward"].device)
-    rows = mapped(lambda x: x.flatten(0, 1).index_select(0, index)[None], rollout)
-    return rows | {"weight": rows["valid"].to(rows["reward"].dtype)}
+        return ReplaySource(spec, stream, phase, reward, mode)
+    return RolloutSource(spec, stream, phase, reward, mode)

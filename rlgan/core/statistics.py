@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rlgan.core.state import Saved
+from rlgan.errors import EnvError
 
 
 class Statistics(Saved):
@@ -56,6 +57,15 @@ class Statistics(Saved):
         for name, total in totals.items():
             row[f"{name}_mean"] = total / n if n else None
         return row
+
+    def check(self, name: str) -> None:
+        """Read whether all rewards so far were finite.
+
+        Raises:
+            EnvError: one was not. ``name`` is the env's.
+        """
+        if not bool((self.running + self.sums["return"]).isfinite().all()):
+            raise EnvError(f"env {name} gave a reward that is NaN or infinite: every reward must be a finite number")
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Copy the tensors in. ValueError: the count of games is not a number."""

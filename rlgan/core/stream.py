@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlgan.core.buffers import stacked
 from rlgan.core.protocols import Batch, DataSet
 from rlgan.core.rows import blank, renewed
 from rlgan.core.state import Saved
@@ -25,7 +26,7 @@ class Stream(Saved):
     kept = ("step", "rows", "obs", "first", "carries", "flight", "env")
 
     def __init__(self, env: Any, act: Callable[..., Any], carry: Callable[[int], Any]) -> None:
-        self.env, self.act, self._fresh = env, act, carry
+        self.env, self.act, self.fresh = env, act, carry
         self.device = env.device
         self.columns = [env.columns(g) for g in range(env.groups)]
         self.sizes = [c.stop - c.start for c in self.columns]
@@ -42,6 +43,8 @@ class Stream(Saved):
         """Spent in the env since somebody set it to 0."""
         self.over: Tensor
         """Where a game ended with the row that was received last."""
+        self.fixed = False
+        """Whether `collect` finds and leaves everything in the same memory."""
 
     def begin(self) -> None:
         """Reset the env, unless the run has begun: the first observations."""
@@ -50,7 +53,7 @@ class Stream(Saved):
 
     def launch(self, g: int) -> None:
         """Act on a group's observation and send the action off."""
-        carry = renewed(self.carries[g], self.first[g], self._fresh)
+        carry = renewed(self.carries[g], self.first[g], self.fresh)
         with torch.no_grad():
             out, self.carries[g] = self.act(self.obs[g], carry, self.step, True)
         self.flight[g] = out
@@ -76,6 +79,39 @@ class Stream(Saved):
         self.step.add_(step["valid"].sum())
         self.rows += self.sizes[g]
         return row
+
+    def fix(self) -> None:
+        """Give all that `collect` changes memory of its own, where captured code finds it each time."""
+        if not self.fixed:
+            self.env.state, self.env.over = _copied(self.env.state), self.env.over.clone()
+            self.obs, self.first, self.carries = _copied(self.obs), _copied(self.first), _copied(self.carries)
+            self.fixed = True
+
+    def collect(self, count: int) -> Batch:
+        """Collect rows of a device env in one piece, which can be captured.
+
+        They are (count, N, ...), and ``obs`` has one row more. The host's count of rows is left to the caller.
+        """
+        env = self.env
+        state, over = env.state, env.over
+        obs, first, carry = self.obs[0], self.first[0], self.carries[0]
+        rows: list[Batch] = []
+        with torch.no_grad():
+            for _ in range(count):
+                out, carry = self.act(obs, renewed(carry, first, self.fresh), self.step, True)
+                following, reward, terminated, truncated, info = env.step(out["action"])
+                row = {"obs": obs, "first": first, **out, "reward": reward, "valid": info["valid"]}
+                rows.append({**row, "terminated": terminated, "truncated": truncated})
+                obs, first = following, info["first"]
+                self.step.add_(info["valid"].sum())
+            collected = stacked([rows], [obs])
+            _write((state, over, self.obs[0], self.first[0], self.carries[0]), (env.state, env.over, obs, first, carry))
+        env.state, env.over = state, over
+        return collected
+
+    def check(self) -> None:
+        """Raise what went wrong in the env, as an EnvError."""
+        self.env.check()
 
     def take(self) -> dict[str, Any]:
         """Statistics of the episodes that ended since the last call."""
@@ -105,6 +141,30 @@ class DataStream(Saved):
     def begin(self) -> None:
         """Nothing has to happen before the first batch."""
 
+    def check(self) -> None:
+        """Nothing can go wrong."""
+
     def take(self) -> dict[str, Any]:
         """No statistics."""
         return {}
+
+
+def _copied(value: Any) -> Any:
+    """The same structure with tensors of its own."""
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(item) for item in value)
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _write(into: Any, value: Any) -> None:
+    """Copy the tensors of a structure into those of another one."""
+    if isinstance(into, dict):
+        for key, item in into.items():
+            _write(item, value[key])
+    elif isinstance(into, list | tuple):
+        for item, new in zip(into, value, strict=True):
+            _write(item, new)
+    elif into is not None:
+        into.copy_(value)

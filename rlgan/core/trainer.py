@@ -97,7 +97,7 @@ class Trainer(Saved):
         self.reward = RewardStage(reward, learner, mode) if reward else None
         self.phases: list[Phase] = learner.phases()
         self.phase = 0
-        self.source = make_source(self.phases[0], stream, self.reward)
+        self.source = make_source(self.phases[0], stream, self.reward, mode)
         self.updates = 0
         """Updates in this phase."""
         self.began = 0
@@ -150,22 +150,20 @@ class Trainer(Saved):
         phase, self.began = self.phases[self.phase], int(self.stream.step)
         self.updates, self.last = 0, (self.began, 0)
         self.target = self.stream.rows + (phase.until or self.intervals.steps - self.began)
-        self.source, self.segments = make_source(phase, self.stream, self.reward), []
+        self.source, self.segments = make_source(phase, self.stream, self.reward, self.mode), []
         return phase
 
     def _run_phase(self, phase: Phase) -> None:
-        update = capture(phase.update, self.mode)
         delayed = [(every, capture(call, self.mode)) for every, call in phase.delayed]
         while not self._done(phase):
             began = time.perf_counter()
-            batch = self.source.next()
-            if batch is not None:
-                metrics = update(batch)
+            metrics = self.source.learn()
+            if metrics is not None:
                 self._add({**metrics, **self.reward.metrics} if self.reward else metrics)
                 self.updates += 1
                 for every, learn in delayed:
                     if self.updates % every == 0:
-                        learn(batch)
+                        learn(self.source.batch)
                 for every, call in phase.periodic:
                     if self.updates % every == 0:
                         call()
@@ -235,6 +233,7 @@ class Trainer(Saved):
 
     def _means(self) -> dict[str, float]:
         """Read the metrics since the last record as means. One copy to the host."""
+        self.stream.check()
         names = list(self.sums)
         if not names:
             return {}
@@ -300,7 +299,7 @@ class Trainer(Saved):
             if not isinstance(value, Tensor) or value.dim() or not value.is_floating_point():
                 raise ValueError(f"its sum of {name!r} is not a number")
         self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
-        self.source = make_source(self.phases[self.phase], self.stream, self.reward)
+        self.source = make_source(self.phases[self.phase], self.stream, self.reward, self.mode)
         self.load_state_dict(state)
         if self.target > self.stream.rows + max(self.intervals.steps, *(phase.until or 0 for phase in self.phases)):
             raise ValueError(f"it is to be read at row {self.target}, beyond the end of the run")

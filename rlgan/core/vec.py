@@ -11,16 +11,19 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from gymnasium.spaces import Dict, Discrete, MultiBinary, MultiDiscrete, Space
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Generator, Tensor
 
-from rlgan.core.protocols import Env, State, Step
+from rlgan.core.protocols import Env, Observation, State, Step
 from rlgan.core.rows import where
 from rlgan.core.state import Saved
 from rlgan.core.statistics import Statistics
 from rlgan.errors import EnvError, RlganError
 from rlgan.simulators.watchdog import Watchdog
+
+STUCK = "forbids every action in some state: its action_mask(state) must leave at least one of each choice"
 
 
 class VecEnv(Saved, VectorEnv):
@@ -54,14 +57,17 @@ class VecEnv(Saved, VectorEnv):
         self.render_mode = "rgb_array" if hasattr(env, "render") else None
         self.stack = getattr(env, "stack", 1)
         self.max_steps = env.max_steps
-        self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
-        self.observation_space = batch_space(env.observation_space, copies)
+        self.masked = hasattr(env, "action_mask")
+        self.single_observation_space, self.single_action_space = shown_space(env), env.action_space
+        self.observation_space = batch_space(self.single_observation_space, copies)
         self.action_space = batch_space(env.action_space, copies)
         self.rng: Generator | None = None
         with torch.no_grad():
             self.state: State = env.reset(copies, None)
             names = tuple(env.metrics(self.state)) if hasattr(env, "metrics") else ()
         self.over = torch.zeros(copies, dtype=torch.bool, device=self.device)
+        self.stuck = torch.zeros((), dtype=torch.bool, device=self.device)
+        """Whether a state that plays on ever forbade all actions."""
         self.statistics = Statistics(copies, self.device, names)
         self._has_metrics = bool(names)
         self._action: Tensor | None = None
@@ -74,7 +80,7 @@ class VecEnv(Saved, VectorEnv):
         self.over = torch.zeros_like(self.over)
         self.statistics.running.zero_()
         self.statistics.length.zero_()
-        return self.env.observe(self.state), {"first": torch.ones_like(self.over)}
+        return self._observe(), {"first": torch.ones_like(self.over)}
 
     def starts(self, fresh: Tensor) -> State:
         """Starting states for the copies at ``fresh`` (N,); those of the others are not looked at."""
@@ -97,7 +103,26 @@ class VecEnv(Saved, VectorEnv):
         self.over = over = terminated | truncated
         self.statistics.finish(over, metrics=self.env.metrics(self.state) if self._has_metrics else None)  # type: ignore[attr-defined]
         info = {"valid": valid, "first": fresh, "over": over}
-        return self.env.observe(self.state), reward, terminated, truncated, info
+        return self._observe(), reward, terminated, truncated, info
+
+    def _observe(self) -> Observation:
+        """What the agent sees, with the actions that it may take where the env says so."""
+        obs = self.env.observe(self.state)
+        if not self.masked:
+            return obs
+        mask = self.env.action_mask(self.state)  # type: ignore[attr-defined]
+        self.stuck.logical_or_((~choices(mask, self.single_action_space) & ~self.over).any())
+        return {"obs": obs, "action_mask": mask.to(torch.int8)}
+
+    def check(self) -> None:
+        """Read what went wrong in the env since the run began.
+
+        Raises:
+            EnvError: it gave a reward that is not finite, or forbade every action.
+        """
+        self.statistics.check(self.name)
+        if self.masked and bool(self.stuck):
+            raise EnvError(f"env {self.name} {STUCK}")
 
     def start(self, group: int = 0) -> Tensor:
         """First observations of a run, drawn from the default generator."""
@@ -149,3 +174,31 @@ def called(name: str, when: str, function: Callable[..., Any], *arguments: Any) 
         raise
     except Exception as error:
         raise EnvError(f"env {name} raised {type(error).__name__} {when}: {error}") from error
+
+
+def shown_space(env: Env) -> Space:
+    """What agents see: the env's observations, and beside them the mask of allowed actions, if it has one.
+
+    Raises:
+        EnvError: it masks actions that are not numbered.
+    """
+    if not hasattr(env, "action_mask"):
+        return env.observation_space
+    return Dict({"obs": env.observation_space, "action_mask": MultiBinary(mask_width(env.action_space))})
+
+
+def mask_width(actions: Space) -> int:
+    """Entries of a mask: one for each number of each choice. EnvError: actions are not numbered."""
+    if isinstance(actions, Discrete):
+        return int(actions.n)
+    if isinstance(actions, MultiDiscrete):
+        return int(actions.nvec.sum())
+    raise EnvError(f"an env with action_mask takes numbered actions (Discrete or MultiDiscrete), not {actions}")
+
+
+def choices(mask: Tensor, actions: Space) -> Tensor:
+    """Whether each copy (n,) has something to choose from in each of its choices; ``mask`` (n, width)."""
+    if isinstance(actions, Discrete):
+        return mask.any(-1)
+    parts = mask.split(actions.nvec.tolist(), -1)  # type: ignore[attr-defined]
+    return torch.stack([part.any(-1) for part in parts], -1).all(-1)

@@ -85,12 +85,20 @@ class ActorCritic(nn.Module):
             x = carry[0]
         else:
             x, carry = self._sequence(obs, carry, first)
-        parameters = self.policy(x)
+        parameters, value = self.policy(x), self.value(x).squeeze(-1)
         if self.log_std is not None:
             parameters = torch.cat([parameters, self.log_std.expand_as(parameters)], -1)
+        if first is not None:
+            parameters, value = parameters.unflatten(0, first.shape), value.unflatten(0, first.shape)
         if mask is not None:
             parameters = forbid(parameters, mask)
-        return parameters, self.value(x).squeeze(-1), carry
+        return parameters, value, carry
+
+    def evaluate(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Parameters and values of a minibatch: rows (B, ...), or sequences (L, B, ...) that come with a ``carry``."""
+        carry = tuple(batch["carry"].values()) if "carry" in batch else None
+        parameters, value, _ = self(batch["obs"], carry, batch["first"] if carry else None)
+        return parameters, value
 
     def next_values(self, rollout: Batch) -> Tensor:
         """Values (T, N) of the true next observations of a rollout, whose rows hold a ``value`` each.
@@ -99,7 +107,8 @@ class ActorCritic(nn.Module):
         same step, final observations are looked at besides.
         """
         last = mapped(lambda x: x[-1], rollout["obs"])
-        following = torch.cat([rollout["value"][1:], self(last)[1][None]])
+        carry = tuple(part[-1] for part in rollout["carry"].values()) if "carry" in rollout else None
+        following = torch.cat([rollout["value"][1:], self(last, carry)[1][None]])
         if "final_obs" not in rollout:
             return following
         final = self(mapped(lambda x: x.flatten(0, 1), rollout["final_obs"]))[1].view_as(following)
@@ -112,6 +121,7 @@ class ActorCritic(nn.Module):
         return (self.memory(x, carry[0]),)
 
     def _sequence(self, obs: Observation, carry: Any, first: Tensor) -> tuple[Tensor, Any]:
+        """What is remembered at each row, (L B, cells), and after the last one."""
         length, count = first.shape
         encoded = self.encoder(mapped(lambda x: x.flatten(0, 1), obs)).unflatten(0, (length, count))
         going = (~first).unsqueeze(-1)
@@ -119,7 +129,7 @@ class ActorCritic(nn.Module):
         for t in range(length):
             carry = self._remember(encoded[t], tuple(c * going[t] for c in carry))
             seen.append(carry[0])
-        return torch.stack(seen), carry
+        return torch.cat(seen), carry
 
 
 class Encoder(nn.Module):

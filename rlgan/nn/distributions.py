@@ -155,5 +155,5 @@ def distribution_over(space: Space, device: torch.device) -> Distribution:
 
 
 def forbid(logits: Tensor, mask: Tensor) -> Tensor:
-    """Logits (..., P) in which what ``mask`` (..., P) forbids has probability 0."""
-    return logits.masked_fill(~mask, FORBIDDEN)
+    """Logits (..., P) in which what ``mask`` (..., P) forbids, with False or 0, has probability 0."""
+    return logits.masked_fill(mask == 0, FORBIDDEN)

@@ -49,10 +49,11 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Flatten all but the first dimension and apply the layers."""
         x = x.flatten(1).float()
-        for i, layer in enumerate(self.layers[:-1]):
+        *hidden, last = self.layers
+        for i, layer in enumerate(hidden):
             dtype = self.dtype if i else torch.float32
             x = self.activation(F.linear(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype)))  # type: ignore[arg-type]
-        return self.layers[-1](x.float())
+        return last(x.float())
 
 
 class NatureCNN(nn.Module):
