@@ -428,7 +428,7 @@ def test_a_captured_rollout_is_the_eager_one(name):
         stream = Stream(env, agent.act, agent.carry)
         stream.begin()
         source = make_source(agent.phases()[0], stream, None, mode)
-        metrics = [source.learn() for _ in range(6)]
+        metrics = [source.learn() for _ in range(8)]
         assert source.boundary
         found.append((metrics, stream.obs[0], stream.rows, int(stream.step), env.statistics.take(), torch.rand(())))
     (one, *eager), (two, *compiled) = found
