@@ -15,7 +15,7 @@ import torch
 from rlgan import DataSpec, NoConfig, assembly
 from rlgan.cli.main import main
 from rlgan.core.protocols import DataSet, Phase, Samples
-from rlgan.core.source import SampleSource, make_source
+from rlgan.core.source import make_source
 from rlgan.core.stream import DataStream
 from rlgan.errors import PluginError, UsageError
 from rlgan.judge import Judge
@@ -82,10 +82,14 @@ def test_odd_images_are_refused() -> None:
         DCGAN(DataSet(torch.zeros(4, 1, 9, 9, dtype=torch.uint8)), DCGANConfig(), CPU)
 
 
+def phase(batch_size: int) -> Phase:
+    return Phase("train", Samples(batch_size), lambda batch: {})
+
+
 def test_each_pass_shows_every_sample_once_in_a_new_order() -> None:
     torch.manual_seed(0)
     stream = DataStream(DataSet(torch.arange(12).view(12, 1)), CPU)
-    source = SampleSource(Samples(4), stream)
+    source = make_source(phase(4), stream)
     passes = [torch.cat([source.next()["real"].flatten() for _ in range(3)]) for _ in range(2)]
     for seen in passes:
         assert seen.sort().values.tolist() == list(range(12))
@@ -95,14 +99,14 @@ def test_each_pass_shows_every_sample_once_in_a_new_order() -> None:
 
 def test_a_batch_larger_than_the_data_is_refused() -> None:
     with pytest.raises(UsageError, match="a batch of 13 is more than the 12 samples"):
-        SampleSource(Samples(13), DataStream(DataSet(torch.zeros(12, 1)), CPU))
+        make_source(phase(13), DataStream(DataSet(torch.zeros(12, 1)), CPU))
 
 
 def test_a_phase_of_samples_needs_data() -> None:
     with pytest.raises(UsageError, match="wants Samples, which a run with env= does not have"):
         stream = DataStream(DataSet(torch.zeros(12, 1)), CPU)
         stream.__class__ = type("Stream", (), {"name": "env"})
-        make_source(Phase("train", Samples(4), lambda batch: {}), stream)
+        make_source(phase(4), stream)
 
 
 def test_digits_are_what_they_say() -> None:

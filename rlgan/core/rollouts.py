@@ -54,8 +54,9 @@ class RolloutSource(Saved):
         self.batches: Iterator[Batch] = iter(())
         self.boundary = True
         self.update = capture(phase.update, mode)
-        alone = reward is None and not phase.delayed
-        self.captured = mode == "compile" and not stream.env.flies and not spec.sequence and alone
+        self.batch: Batch | None = None
+        """The last one, where updates are made one by one."""
+        self.captured = mode == "compile" and not stream.env.flies and not (reward or spec.sequence or phase.delayed)
         self.piece = max(n for n in range(1, PIECE + 1) if spec.horizon % n == 0)
         """Rows of each copy that are collected in one piece."""
         self.indices: Iterator[Tensor | None] = iter(())

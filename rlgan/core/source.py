@@ -37,6 +37,8 @@ class ReplaySource(Saved):
             )
         self.spec, self.stream, self.reward = spec, stream, reward
         self.update = capture(phase.update, mode)
+        self.batch: Batch | None = None
+        """The last one."""
         self.ring = Ring(spec.capacity, env.num_envs, stream.columns, env.stack, env.device)
         if self.ring.capacity <= (needed := spec.n_step + env.stack):
             raise UsageError(
@@ -48,7 +50,6 @@ class ReplaySource(Saved):
         self.credit = 0
         """Rows x updates not yet paid back by batches, in units of 1 / every."""
         self.pending: list[Batch] = []
-        self.batch: Batch | None = None
         self.boundary = True
 
     def next(self) -> Batch | None:
@@ -120,6 +121,8 @@ class SampleSource(Saved):
             raise UsageError(f"a batch of {spec.batch_size} is more than the {count} samples of the data set")
         self.size, self.stream = spec.batch_size, stream
         self.update = capture(phase.update, mode)
+        self.batch: Batch | None = None
+        """The last one."""
         self.order = torch.empty(count, dtype=torch.int64, device=stream.device)
         self.place = count
         """Where in the order the next batch begins."""
@@ -144,8 +147,7 @@ class SampleSource(Saved):
 
 Source = ReplaySource | RolloutSource | SampleSource
 """``next()`` gives a minibatch, or None when this iteration owes no update; ``learn()`` makes the update besides and
-returns its metrics, and ``batch`` is its minibatch. At a ``boundary`` the last one closed an iteration: the only
-moments at which a run is saved."""
+returns its metrics. At a ``boundary`` the last one closed an iteration: the only moments at which a run is saved."""
 
 
 def make_source(
