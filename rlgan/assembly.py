@@ -59,14 +59,19 @@ def build_env(run: Run, copies: int, device: torch.device, seed: int, barrier: i
 
 def build_agent(run: Run, env: Any, device: torch.device) -> Any:
     """Make the agent for the env's spaces, or say who could act there."""
-    part = run.learner
-    observation, action = env.single_observation_space, env.single_action_space
-    reason = part.spec.refuses(observation, action)
+    part, told = run.learner, spaces(run, env)
+    if part.spec.plans and told.model is None:
+        having = ", ".join(config.envs_with_a_model(Registry()))
+        raise UsageError(
+            f"agent={part.name} plans with the env's model, and env={run.world.name} has no model(); "
+            f"these have one: {having}"
+        )
+    reason = part.spec.refuses(told.observation, told.action)
     if reason:
-        able = config.agents_that_can(Registry(), observation, action)
+        able = config.agents_that_can(Registry(), told.observation, told.action, told.model is not None)
         others = f"these can act there: {', '.join(able)}" if able else "no installed agent can act there"
         raise UsageError(f"agent={part.name} cannot act in env={run.world.name}: {reason}; {others}")
-    return part.spec.factory(spaces(run, env), part.config, device)
+    return part.spec.factory(told, part.config, device)
 
 
 def build_reward(run: Run, env: Any, device: torch.device) -> Any:
@@ -101,7 +106,8 @@ def build_generator(run: Run, data: DataSet, device: torch.device) -> Any:
 
 def spaces(run: Run, env: Any) -> Spaces:
     """What an agent or a reward model is told of the run."""
-    return Spaces(env.single_observation_space, env.single_action_space, run.config.steps, env.stack, run.world.name)
+    observation, action = env.single_observation_space, env.single_action_space
+    return Spaces(observation, action, run.config.steps, env.stack, run.world.name, env.model)
 
 
 def pick_device(name: str) -> torch.device:

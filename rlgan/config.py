@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +16,7 @@ from rlgan.errors import PluginError, UsageError
 from rlgan.registry import Registry, nearest, suggestion
 from rlgan.runconfig import ROLES, Part, Run, RunConfig, read_file
 from rlgan.schema import Key
-from rlgan.specs import AgentSpec, LearnerSpec, Preset, Spec
+from rlgan.specs import AgentSpec, EnvSpec, LearnerSpec, Preset, Spec
 
 
 @dataclass
@@ -89,17 +90,22 @@ def read_options(words: Sequence[str], cls: type) -> Any:
     return schema.build(cls, values)
 
 
-def agents_that_can(registry: Registry, observation_space: Any, action_space: Any) -> list[str]:
-    """Names of the usable agents that can act in an env with these spaces. Imports every agent."""
-    able = []
-    for entry in registry.names("agents"):
-        try:
-            spec = cast(AgentSpec, registry.get("agents", entry.name))
-        except (PluginError, UsageError):  # an unusable plugin is not among those that can
-            continue
-        if spec.refuses(observation_space, action_space) is None:
-            able.append(entry.name)
-    return able
+def agents_that_can(registry: Registry, observation_space: Any, action_space: Any, model: bool = False) -> list[str]:
+    """Names of the usable agents for an env with these spaces, and perhaps a model. Imports every agent."""
+    found = ((name, cast(AgentSpec, spec)) for name, spec in _usable(registry, "agents"))
+    able = ((name, spec) for name, spec in found if model or not spec.plans)
+    return [name for name, spec in able if spec.refuses(observation_space, action_space) is None]
+
+
+def envs_with_a_model(registry: Registry) -> list[str]:
+    """Names of the usable envs whose factory is a class with ``model()``. Imports every env."""
+    return [name for name, spec in _usable(registry, "envs") if hasattr(cast(EnvSpec, spec).factory, "model")]
+
+
+def _usable(registry: Registry, kind: str) -> Iterator[tuple[str, Spec]]:
+    for entry in registry.names(kind):
+        with suppress(PluginError, UsageError):  # an unusable plugin is not among those that can
+            yield entry.name, registry.get(kind, entry.name)
 
 
 def _draft(cell: overrides.Cell, files: Mapping[str, Mapping[str, Any]], registry: Registry) -> Draft:

@@ -84,7 +84,7 @@ class RunConfig:
     reward: str = ""
     """A learned reward for the agent; empty = the env's own; see `rlgan list rewards`."""
     steps: Annotated[int, Ge(1)] = 100_000
-    """Decisions of an agent, summed over copies; updates of a generator."""
+    """Decisions of an agent, summed over copies; sweeps of one that plans; updates of a generator."""
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
     """Fixes every random number of the run."""
     device: Annotated[str, Predicate(_is_device)] = "auto"

@@ -54,6 +54,8 @@ class Spec:
     extra: str | None = None
     """The optional dependency group that must be installed, as in ``pip install "rlgan[extra]"``."""
     tags: tuple[str, ...] = ()
+    plans: bool = False
+    """Whether it needs the env's model."""
     api: int = API
 
 

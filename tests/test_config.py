@@ -149,7 +149,7 @@ def test_every_problem_at_once(registry: Registry) -> None:
         "unknown key 'agent.lrr': did you mean 'agent.lr' (number > 0, default 0.001)? Step size.",
         "agent.gamma=1.5: must be less than or equal to 1; agent.gamma takes number >= 0 and <= 1, default 0.99.",
         "unknown key 'stepz': did you mean 'steps' (whole number >= 1, default 100000)? "
-        "Decisions of an agent, summed over copies; updates of a generator.",
+        "Decisions of an agent, summed over copies; sweeps of one that plans; updates of a generator.",
         "seed=-1: must be greater than or equal to 0; "
         "seed takes whole number >= 0 and <= 9223372036854775807, default 0.",
         "copies=two: is not a whole number; copies takes whole number >= 1, default 8.",
@@ -163,7 +163,7 @@ def test_wrong_names_come_with_the_problems_of_the_run_keys(registry: Registry) 
         "unknown agent 'lerner': did you mean 'learner'? Installed: bandit, learner, torn.",
         "unknown env 'gme': did you mean 'game'? Installed: game, games.",
         "unknown key 'stepz': did you mean 'steps' (whole number >= 1, default 100000)? "
-        "Decisions of an agent, summed over copies; updates of a generator.",
+        "Decisions of an agent, summed over copies; sweeps of one that plans; updates of a generator.",
     ]
 
 

@@ -43,6 +43,7 @@ class HostVecEnv:
     """
 
     flies = True
+    model = None
     """Whether a row can be in flight while the learner works."""
 
     def __init__(

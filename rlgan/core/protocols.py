@@ -61,6 +61,45 @@ Policy = Callable[[State, torch.Generator | None], Tensor]
 """A reference policy: batched, sees the true state."""
 
 
+def _number(obs: Observation) -> Tensor:
+    """Index of a model whose states are observed by their number."""
+    return obs
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """The table of a small env, for planning: S states, A actions, K outcomes of each.
+
+    Action a in state s leads with probability ``prob[s, a, k]`` to ``next[s, a, k]``. Actions count from 0, whatever
+    number the action space starts with. ValueError where the tensors are no such table.
+    """
+
+    next: Tensor
+    """(S, A, K) int64."""
+    prob: Tensor
+    """(S, A, K) float64; sums to 1 over the outcomes."""
+    reward: Tensor
+    """(S, A, K) float64."""
+    terminated: Tensor
+    """(S, A, K) bool: no reward follows this outcome."""
+    gamma: float | None
+    """Discount of the criterion; None is the average reward per step, of an env that never terminates."""
+    index: Callable[[Observation], Tensor] = _number
+    """Numbers (n,) int64 of the states that observations (n, ...) show. The observation may be the number itself."""
+
+    def __post_init__(self) -> None:
+        shape = self.next.shape
+        if len(shape) != 3 or any(part.shape != shape for part in (self.prob, self.reward, self.terminated)):
+            raise ValueError("a model's next, prob, reward and terminated are each (S, A, K)")
+        if not 0 <= int(self.next.min()) <= int(self.next.max()) < shape[0]:
+            raise ValueError(f"a model of {shape[0]} states leads to states 0 to {shape[0] - 1} alone")
+        if bool((wrong := ((self.prob.sum(-1) - 1).abs() > 1e-9) | (self.prob < 0).any(-1)).any()):
+            state, action = wrong.nonzero()[0].tolist()
+            raise ValueError(f"the outcomes of action {action} in state {state} have no probabilities that sum to 1")
+        if self.gamma is None and bool(self.terminated.any()):
+            raise ValueError("a model with the average criterion (gamma=None) never terminates")
+
+
 @dataclass(frozen=True)
 class Spaces:
     """What an agent is told of its run."""
@@ -73,6 +112,8 @@ class Spaces:
     """Frames that the env stacks along the first axis of an observation."""
     env: str = ""
     """Name of the env."""
+    model: Callable[[], Model] | None = None
+    """The env's model, where it has one."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +157,12 @@ class Samples:
     batch_size: int
 
 
-SourceSpec = Rollouts | Replay | Samples
+@dataclass(frozen=True)
+class Sweeps:
+    """Dynamic programming: nothing is collected. A step is one update, which sweeps over the model of `Spaces`."""
+
+
+SourceSpec = Rollouts | Replay | Samples | Sweeps
 
 
 @dataclass(frozen=True)
@@ -131,6 +177,8 @@ class Phase:
     until: int | None = None
     """Budget in ``unit``; None is the steps of the run."""
     unit: Literal["steps", "updates"] = "steps"
+    done: Callable[[], bool] | None = None
+    """Whether nothing is left to do, so that the phase ends before its budget. Asked between iterations; may read."""
     prepare: Callable[[Batch], Batch] | None = None
     """Rollouts only: once per rollout, under the parameters that collected it. It is given rows (T, N, ...) with the
     true ``next_obs``, and ``obs`` (T + 1, N, ...). It may clear ``valid`` where rows shall not be learned from."""

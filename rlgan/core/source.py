@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlgan.core.buffers import Ring
 from rlgan.core.capture import Captured, capture
-from rlgan.core.protocols import Batch, Phase, Replay, Samples
+from rlgan.core.protocols import Batch, Phase, Replay, Samples, Sweeps
 from rlgan.core.reward import RewardStage
 from rlgan.core.rollouts import RolloutSource
 from rlgan.core.rows import following
@@ -145,7 +145,30 @@ class SampleSource(Saved):
         return self.update(self.batch)
 
 
-Source = ReplaySource | RolloutSource | SampleSource
+class SweepSource(Saved):
+    """A clock for dynamic programming: each batch is one more step."""
+
+    boundary = True
+
+    def __init__(self, stream: Stream, phase: Phase, mode: Captured = "eager") -> None:
+        self.stream = stream
+        self.update = capture(phase.update, mode)
+        self.batch: Batch | None = None
+        """The last one."""
+
+    def next(self) -> Batch:
+        """Give the number of this sweep."""
+        self.stream.step.add_(1)
+        self.stream.rows += 1
+        return {"step": self.stream.step}
+
+    def learn(self) -> dict[str, Tensor]:
+        """Make one update."""
+        self.batch = self.next()
+        return self.update(self.batch)
+
+
+Source = ReplaySource | RolloutSource | SampleSource | SweepSource
 """``next()`` gives a minibatch, or None when this iteration owes no update; ``learn()`` makes the update besides and
 returns its metrics. At a ``boundary`` the last one closed an iteration: the only moments at which a run is saved."""
 
@@ -156,7 +179,7 @@ def make_source(
     """Build the source that a phase describes; ``mode`` is how its updates are captured.
 
     Raises:
-        UsageError: the phase wants rows and the run has data, or the other way round.
+        UsageError: the phase wants rows and the run has data, or the other way round; or it plans under a reward model.
     """
     spec = phase.source
     if isinstance(spec, Samples) and isinstance(stream, DataStream):
@@ -164,6 +187,10 @@ def make_source(
     if isinstance(spec, Samples) or isinstance(stream, DataStream):
         wanted = type(spec).__name__
         raise UsageError(f"phase '{phase.name}' wants {wanted}, which a run with {stream.name}= does not have")
+    if isinstance(spec, Sweeps):
+        if reward:
+            raise UsageError("an agent that plans with the env's model plans for the env's reward: leave reward= out")
+        return SweepSource(stream, phase, mode)
     if isinstance(spec, Replay):
         return ReplaySource(spec, stream, phase, reward, mode)
     return RolloutSource(spec, stream, phase, reward, mode)

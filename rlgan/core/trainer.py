@@ -174,6 +174,8 @@ class Trainer(Saved):
     def _done(self, phase: Phase) -> bool:
         if not self.source.boundary:
             return False
+        if phase.done is not None and phase.done():
+            return True
         if phase.unit == "updates":
             return self.updates >= (phase.until or 0)
         budget = self.began + phase.until if phase.until else self.intervals.steps

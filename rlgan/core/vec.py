@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,6 +57,7 @@ class VecEnv(Saved, VectorEnv):
         self.fps = getattr(env, "fps", 30)
         self.render_mode = "rgb_array" if hasattr(env, "render") else None
         self.stack = getattr(env, "stack", 1)
+        self.model = partial(called, self.name, "in its model", env.model) if hasattr(env, "model") else None
         self.max_steps = env.max_steps
         self.masked = hasattr(env, "action_mask")
         self.single_observation_space, self.single_action_space = shown_space(env), env.action_space

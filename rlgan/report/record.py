@@ -172,10 +172,10 @@ class LiveLine:
         step, spent = row["step"], row.get("time", {})
         done = f"{min(step / self.total, 1):4.0%}"
         parts = [f"{done} {short(step)}/{short(self.total)}" if self.live else f"{done} {step:,}/{self.total:,} steps"]
-        if "return_mean" in row:
+        if "return_mean" in row and "residual" not in row:
             parts.append("return " + ("-" if row["return_mean"] is None else f"{row['return_mean']:.4g}"))
         else:
-            losses = [name for name in row if name.startswith("loss")]
+            losses = [name for name in row if name.startswith(("loss", "residual"))]
             parts += [f"{name} {row[name]:.3g}" for name in losses]
         if "steps_per_s" in spent:
             parts.append(f"{spent['steps_per_s']:,.0f} steps/s")

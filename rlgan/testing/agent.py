@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from gymnasium.spaces import Space
+from gymnasium.spaces import Discrete, Space
 from torch import Tensor
 
 from rlgan.core import seeding
@@ -39,7 +39,8 @@ class AgentSubject(Learner):
     def make(self, pair: int = 0) -> Any:
         """A new agent; its random initial values differ from those of the one before."""
         env = Probe(*self.pairs[pair], self.device)
-        return self.factory(Spaces(*self.pairs[pair], STEPS, env.stack), self.config, self.device)
+        model = env.model if self.spec and self.spec.plans else None
+        return self.factory(Spaces(*self.pairs[pair], STEPS, env.stack, model=model), self.config, self.device)
 
     def observed(self, n: int = ACTORS, pair: int = 0) -> Tensor:
         """Random observations (n, ...)."""
@@ -81,6 +82,8 @@ def agent_checks(what: Any, config: Any = None, device: str = "cpu", registry: R
     """The checks of `check_agent`, to be run one by one."""
     found = subject("agents", what, config, device, registry)
     pairs = PAIRS[:1] if found.spec is None else tuple(p for p in PAIRS if found.spec.refuses(*p) is None)
+    if found.spec and found.spec.plans:
+        pairs = tuple(pair for pair in pairs if isinstance(pair[0], Discrete))  # those that the probe has a model of
     return bind(CHECKS, AgentSubject(**vars(found), pairs=pairs))
 
 

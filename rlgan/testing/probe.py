@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 from gymnasium.vector.utils import batch_space
 from torch import Generator, Tensor
 
-from rlgan.core.protocols import Batch, State
+from rlgan.core.protocols import Batch, Model, State
 from rlgan.testing.kit import about
 
 STEPS = 100_000
@@ -50,6 +50,15 @@ class Probe:
         following = self.reset(len(action), rng)
         terminated = torch.rand(len(action), generator=rng, device=self.device) < 0.1
         return following, action.float().flatten(1).mean(1) if action.dim() > 1 else action.float(), terminated
+
+    def model(self) -> Model:
+        """A table of the numbered observations and actions to plan with; it is not how this env steps."""
+        assert isinstance(self.observation_space, Discrete) and isinstance(self.action_space, Discrete)
+        size = int(self.observation_space.n), int(self.action_space.n), 2
+        state, action, outcome = (torch.arange(n, device=self.device) for n in size)
+        following = (state[:, None, None] + action[:, None] + outcome) % size[0]
+        prob = torch.full(size, 0.5, dtype=torch.float64, device=self.device)
+        return Model(following, prob, (action[:, None] + 1).double().expand(size), following == 0, 0.9)
 
 
 class Player:
