@@ -359,6 +359,9 @@ def same(one, two, path=""):
         assert one.keys() == two.keys(), path
         for key in one:
             same(one[key], two[key], f"{path}.{key}")
+    elif isinstance(one, list | tuple):
+        for i, (a, b) in enumerate(zip(one, two, strict=True)):
+            same(a, b, f"{path}.{i}")
     elif isinstance(one, torch.Tensor):
         assert torch.equal(one, two), path
     else:
@@ -410,7 +413,7 @@ SENTENCES = {
     "agent=policy-iteration env=gym:FrozenLake-v1": "env=gym:FrozenLake-v1 has no model(); these have one:",
     "agent=q-learning env=cartpole": "has one row of its table for each numbered observation, this env gives Box(",
     "agent=sarsa env=pendulum": "sarsa chooses among numbered actions, this env takes Box(",
-    "agent=mc-control env=cartpole": "; these can act there: a2c, dqn, ppo\n",
+    "agent=mc-control env=cartpole": "; these can act there: a2c, dqn, ppo, sac\n",
     "agent=dqn env=frozenlake": "these can act there: a2c, mc-control, policy-iteration, ppo, q-learning, sarsa, ",
 }
 
@@ -423,7 +426,7 @@ def test_what_does_not_go_together_is_one_sentence(words, tmp_path, capsys):
 
 
 def test_planning_refuses_a_reward_model():
-    stream = Stream(VecEnv(CLIFF, 1, CPU), None, None)
+    stream = Stream(VecEnv(CLIFF, 1, CPU), None, lambda n: None)
     phase = Phase("plan", Sweeps(), lambda batch: {})
     with pytest.raises(UsageError, match="leave reward= out"):
         make_source(phase, stream, object())

@@ -116,8 +116,10 @@ def refuses(observation: Space, action: Space) -> str | None:
 FROZENLAKE = {
     "steps": 1_000_000,
     "copies": 32,
-    "agent.lr_end": 0.1,
-    "agent.epsilon_steps": 500_000,
+    "agent.lr": 0.3,
+    "agent.lr_end": 0.05,
+    "agent.horizon": 128,
+    "agent.epsilon_steps": 300_000,
     "eval.episodes": 1_000,
 }
 

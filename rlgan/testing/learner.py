@@ -150,8 +150,8 @@ def batches(s: Learner, thing: Any, stream: Stream | DataStream, count: int) -> 
         while given < count:
             if stream.rows - began > ROWS:
                 raise ConformanceError(f"{s.who} gets no batch in phase {phase.name!r} within {ROWS:,} rows")
-            if (batch := source.next()) is None:
-                continue
+            if (batch := source.next()) is None or ("weight" in batch and not bool(batch["weight"].any())):
+                continue  # no update is owed, or no row of it counts
             yield _update(phase.name, {name: value.clone() for name, value in batch.items()})
             given += 1
             for _, call in phase.periodic if given == 1 else ():
