@@ -80,7 +80,7 @@ class MCControl(Saved):
         ends = cut.flip(0).cumsum(0).flip(0) > 0
         valid = rollout["valid"] & (episode > 0) & ends
         if self.config.visits == "first":
-            valid = valid & first_visits(rollout["obs"][:-1], rollout["action"], episode)
+            valid = valid & first_visits(self.q.place(rollout["obs"][:-1], rollout["action"]), episode)
         return {**rollout, "target": returns(rollout, self.config.gamma), "valid": valid}
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
@@ -97,15 +97,15 @@ def returns(rollout: Batch, gamma: float) -> Tensor:
     return lambda_returns(rollout["reward"], nothing, rollout["terminated"], rollout["truncated"], gamma, 1.0)
 
 
-def first_visits(obs: Tensor, action: Tensor, episode: Tensor) -> Tensor:
-    """Whether each row (T, N) is the first of its episode with its observation and action."""
-    copy = torch.arange(obs.shape[1], device=obs.device).expand_as(obs)
-    visit = torch.stack([copy, episode, obs, action], -1).flatten(0, 1)  # (T * N, 4), in order of time
-    _, key = visit.unique(dim=0, return_inverse=True)
+def first_visits(place: Tensor, episode: Tensor) -> Tensor:
+    """Whether each row (T, N) is the first of its episode at its place of the table; both count from 0."""
+    rows, copies = place.shape
+    copy = torch.arange(copies, device=place.device)
+    key = ((place * (rows + 1) + episode) * copies + copy).flatten()  # in order of time
     order = key.argsort(stable=True)
-    new = torch.ones_like(key, dtype=torch.bool)
-    new[1:] = key[order][1:] != key[order][:-1]
-    return torch.empty_like(new).scatter_(0, order, new).view_as(obs)
+    later = torch.zeros_like(key, dtype=torch.bool)
+    later[1:] = key[order][1:] == key[order][:-1]
+    return torch.empty_like(later).scatter_(0, order, ~later).view_as(place)
 
 
 def refuses(observation: Space, action: Space) -> str | None:

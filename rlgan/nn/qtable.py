@@ -26,6 +26,10 @@ class QTable(nn.Module):
         """Values of all actions (..., A) under observations (...)."""
         return self.values[obs - self.first]
 
+    def place(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Number of the entry of each observation and action (...), from 0 to S * A - 1."""
+        return (obs - self.first) * self.values.shape[1] + action - self.lowest
+
     def best(self, obs: Tensor) -> Tensor:
         """The action (n,) with the highest value; the first of equal ones."""
         return self(obs).argmax(-1) + self.lowest
@@ -48,7 +52,7 @@ class QTable(nn.Module):
         So copies that meet at one entry in one update count as one visit with a target of less variance. Returns
         metrics.
         """
-        place = (obs - self.first) * self.values.shape[1] + action - self.lowest
+        place = self.place(obs, action)
         weight, flat = valid.to(self.values.dtype), self.values.view(-1)
         error = (target - flat[place]) * weight
         share = error / self.rows.index_add_(0, place, weight)[place].clamp_min(1.0)
