@@ -199,7 +199,7 @@ def pendulum(kind: str, steps: int, warm: int, starts: int) -> float:
             own = draw(obs)[0] if kind == "sac" else (actor(obs).tanh() + 0.1 * torch.randn(8, 1)).clamp(-1, 1)
             state, reward, _ = env.step(state, 2 * own, None)
             ring.write(obs, own, reward, torch.zeros(8))
-            if (t := t + 1) % env.max_steps == 0:
+            if (t := t + 1) % env.max_steps == 0:  # that row leads into the next episode, which changes no speed
                 state = env.reset(8, None)
             obs = env.observe(state)
 
