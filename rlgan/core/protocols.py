@@ -177,8 +177,6 @@ class Phase:
     until: int | None = None
     """Budget in ``unit``; None is the steps of the run."""
     unit: Literal["steps", "updates"] = "steps"
-    done: Callable[[], bool] | None = None
-    """Whether nothing is left to do, so that the phase ends before its budget. Asked between iterations; may read."""
     prepare: Callable[[Batch], Batch] | None = None
     """Rollouts only: once per rollout, under the parameters that collected it. It is given rows (T, N, ...) with the
     true ``next_obs``, and ``obs`` (T + 1, N, ...). It may clear ``valid`` where rows shall not be learned from."""
@@ -188,6 +186,8 @@ class Phase:
     delayed: tuple[tuple[int, Callable[[Batch], None]], ...] = ()
     """``(k, f)``: f is given the minibatch of every k-th update, after it and before ``periodic``. Counted on the host
     and captured by itself, as an actor that learns more slowly than its critics."""
+    done: Callable[[], bool] | None = None
+    """Whether nothing is left to do, so that the phase ends before its budget. Asked between iterations; may read."""
 
 
 class Stateful(Protocol):
