@@ -176,7 +176,7 @@ def test_a_real_shell_at_a_terminal(tmp_path: Path, shell: str) -> None:
     pytest.importorskip("ale_py")
     terminal = Terminal(shell, tmp_path)
     try:
-        terminal.tab("rlgan run agent=d")
+        terminal.tab("rlgan run agent=dq")
         terminal.tab("env=atari:pon")
         # a key is not followed by a space, a finished word is
         terminal.tab("agent.lea")

@@ -37,7 +37,7 @@ def test_a_package_has_no_trace_of_the_template(tmp_path: Path, kind: str) -> No
     texts = "".join((folder / path).read_text() for path in written)
     assert not re.search("plugin.?name", texts, re.IGNORECASE)
     assert f'corner_shop = "rlgan_corner_shop.{kind}"' in (folder / "pyproject.toml").read_text()
-    assert f"class CornerShop{kind.capitalize()}:" in (folder / f"src/rlgan_corner_shop/{kind}.py").read_text()
+    assert f"class CornerShop{kind.capitalize()}" in (folder / f"src/rlgan_corner_shop/{kind}.py").read_text()
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ PLUGIN = '''
                 time.sleep(60)
             x = state["x"] + action[:, None]
             reward, terminated = torch.ones(len(x)), x[:, 0] > 8
-            if self.fault == "infinite reward" and self.steps > 70:
-                reward[0] = torch.inf
+            if self.fault == "huge reward" and self.steps > 70:
+                reward[0] = 3e38
             faults = {
                 "reward shape": ({"x": x}, reward[:, None], terminated),
                 "reward dtype": ({"x": x}, reward.long(), terminated),
@@ -179,10 +179,10 @@ def test_an_agent_that_cannot_act_names_those_that_can(capsys: pytest.CaptureFix
     assert main(["run", "agent=dqn", "env=gym:Pendulum-v1", "dir=x"]) == 2
     assert said(capsys) == (
         "rlgan: agent=dqn cannot act in env=gym:Pendulum-v1: dqn chooses among numbered actions, this env takes "
-        "Box(-2.0, 2.0, (1,), float32); these can act there: steerer\n"
+        "Box(-2.0, 2.0, (1,), float32); these can act there: a2c, ddpg, ppo, reinforce, sac, steerer, td3\n"
     )
     assert main(["run", "agent=steerer", "env=cartpole", "dir=x"]) == 2
-    assert "steerer turns a wheel; these can act there: dqn\n" in said(capsys)
+    assert "steerer turns a wheel; these can act there: a2c, dqn, ppo, reinforce, sac\n" in said(capsys)
     assert not Path("x").exists()
 
 
@@ -347,7 +347,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     [
         (["env=cartpole", "agent.lr=1e30"], ": all tensors of the run are still finite. "),
         (
-            ["env=walk", "env.fault=infinite reward", "agent.loss=mse"],
+            ["env=walk", "env.fault=huge reward", "agent.loss=mse"],
             ": the first bad tensor is learner/q/layers.0.weight. ",
         ),
     ],

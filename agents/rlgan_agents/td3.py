@@ -100,7 +100,8 @@ class TD3(Saved):
     def phases(self) -> list[Phase]:
         """One phase: train from replay for the whole run."""
         c = self.config
-        replay = Replay(c.capacity, c.batch_size, c.train_every, c.updates, c.learning_starts, 1, c.gamma)
+        ratio = (c.train_every, c.updates, c.learning_starts)
+        replay = Replay(c.capacity, c.batch_size, *ratio, gamma=c.gamma, acting_carry=True)
         return [Phase("train", replay, self.update, delayed=((c.policy_delay, self.improve),))]
 
     def update(self, batch: Batch) -> dict[str, Tensor]:

@@ -148,6 +148,8 @@ class Replay:
     gamma: float = 0.99
     clip_reward: bool = False
     """Store the sign of each reward. Records and evaluations see the raw one."""
+    acting_carry: bool = False
+    """The agent's carry matters in ``act`` alone, as that of noise does; rows do not remember it."""
 
 
 @dataclass(frozen=True)

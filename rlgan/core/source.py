@@ -31,9 +31,10 @@ class ReplaySource(Saved):
         self, spec: Replay, stream: Stream, phase: Phase, reward: RewardStage | None = None, mode: Captured = "eager"
     ) -> None:
         env = stream.env
-        if stream.fresh(1) is not None:
+        if stream.fresh(1) is not None and not spec.acting_carry:
             raise UsageError(
-                "a replay keeps no recurrent state: an agent with a carry learns from Rollouts(sequence=...) instead"
+                "a replay keeps no recurrent state: an agent with a carry learns from Rollouts(sequence=...), or says "
+                "Replay(acting_carry=True) where its updates do not need it"
             )
         self.spec, self.stream, self.reward = spec, stream, reward
         self.update = capture(phase.update, mode)
