@@ -74,7 +74,7 @@ PLUGIN = '''
                 time.sleep(60)
             x = state["x"] + action[:, None]
             reward, terminated = torch.ones(len(x)), x[:, 0] > 8
-            if self.fault == "huge reward" and self.steps > 70:
+            if self.fault == "huge reward" and self.steps == 71:
                 reward[0] = 3e38
             faults = {
                 "reward shape": ({"x": x}, reward[:, None], terminated),
