@@ -18,7 +18,7 @@ from rlgan.hookspecs import hookimpl
 from rlgan.specs import EnvSpec, Score
 
 GRAVITY, CART, POLE, HALF_LENGTH, FORCE, TAU = 9.8, 1.0, 0.1, 0.5, 10.0, 0.02
-X_LIMIT, THETA_LIMIT = 2.4, 12 * 2 * math.pi / 360
+X_LIMIT, THETA_LIMIT, TOTAL, MOMENT = 2.4, 12 * 2 * math.pi / 360, CART + POLE, POLE * HALF_LENGTH
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,10 @@ class CartPole:
     fps = 50
 
     def __init__(self, config: CartPoleConfig, device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
-        self.max_steps, self.velocities = config.max_steps, config.velocities
-        self.device, self.dtype = device, dtype
-        high = np.array([2 * X_LIMIT, np.inf, 2 * THETA_LIMIT, np.inf], np.float32)
-        high = high if config.velocities else high[::2]
-        self.observation_space = Box(-high, high, dtype=np.float32)
-        self.action_space = Discrete(2)
+        self.max_steps, self.device, self.dtype = config.max_steps, device, dtype
+        self.shown = slice(None, None, 1 if config.velocities else 2)
+        high = np.array([2 * X_LIMIT, np.inf, 2 * THETA_LIMIT, np.inf], np.float32)[self.shown]
+        self.observation_space, self.action_space = Box(-high, high, dtype=np.float32), Discrete(2)
 
     def reset(self, n: int, rng: Generator | None) -> State:
         """Uniform in +-0.05 in each coordinate."""
@@ -54,16 +52,15 @@ class CartPole:
 
     def observe(self, state: State) -> Tensor:
         """The state itself, (n, 4), or the two positions alone, (n, 2)."""
-        return state["x"] if self.velocities else state["x"][:, ::2]
+        return state["x"][:, self.shown]
 
     def step(self, state: State, action: Tensor, rng: Generator | None) -> tuple[State, Tensor, Tensor]:
         """One Euler step of the equations in Florian (2007), without friction."""
         x, x_dot, theta, theta_dot = state["x"].unbind(-1)
         cos, sin = theta.cos(), theta.sin()
-        total, moment = CART + POLE, POLE * HALF_LENGTH
-        push = (action * (2 * FORCE) - FORCE + moment * theta_dot.square() * sin) / total
-        theta_acc = (GRAVITY * sin - cos * push) / (HALF_LENGTH * (4.0 / 3.0 - (POLE / total) * cos.square()))
-        x_acc = push - (moment / total) * theta_acc * cos
+        push = (action * (2 * FORCE) - FORCE + MOMENT * theta_dot.square() * sin) / TOTAL
+        theta_acc = (GRAVITY * sin - cos * push) / (HALF_LENGTH * (4.0 / 3.0 - (POLE / TOTAL) * cos.square()))
+        x_acc = push - (MOMENT / TOTAL) * theta_acc * cos
         moved = torch.stack((x_dot, x_acc, theta_dot, theta_acc), -1).mul_(TAU).add_(state["x"])
         terminated = (moved[:, 0].abs() > X_LIMIT) | (moved[:, 2].abs() > THETA_LIMIT)
         return {"x": moved}, torch.ones_like(x), terminated
