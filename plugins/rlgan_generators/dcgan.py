@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated
 
 import torch
@@ -22,12 +21,11 @@ from rlgan.core.protocols import Batch, DataSet, Phase, Samples
 from rlgan.core.state import Saved
 from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
-from rlgan.nn.images import Permute, Shift, start_normal
+from rlgan.nn.images import BatchNorm, Permute, Shift, start_normal
 from rlgan.nn.torsos import Precision, compute_dtype
 from rlgan.specs import GeneratorSpec, Preset
 
 MAX_NORM = 100.0  # of gradients, far above those of a healthy run
-norm1d, norm2d = (partial(norm, track_running_stats=False) for norm in (nn.BatchNorm1d, nn.BatchNorm2d))
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,8 @@ class DCGAN(Saved):
             raise UsageError(f"dcgan makes images with sides of 4, 8, 12, ... pixels, this data set has {shape}")
         self.config, self.device = config, device
         self.dtype = compute_dtype(config.precision, device)
-        self.generator, self.averaged = (make_generator(config.noise, config.width, shape) for _ in range(2))
-        self.discriminator = make_discriminator(config.width, shape, config.shift)
+        self.generator, self.averaged = (make_generator(config, shape) for _ in range(2))
+        self.discriminator = make_discriminator(config, shape)
         for net in (self.generator, self.averaged, self.discriminator):
             net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged.requires_grad_(False).load_state_dict(self.generator.state_dict())
@@ -82,7 +80,7 @@ class DCGAN(Saved):
         real = batch["real"].float() / 127.5 - 1
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
             fake = self.generator(torch.randn(len(real), c.noise, device=self.device))
-            on_real, on_fake = self.discriminator(real).float(), self.discriminator(fake.detach()).float()
+            on_real, on_fake = self.discriminator(torch.cat((real, fake.detach()))).float().chunk(2)
             loss_d = discriminator_loss(on_real, on_fake)
             optimise(self.discriminator_adam, loss_d, MAX_NORM)
             loss_g = generator_loss(self.discriminator(fake).float())
@@ -96,8 +94,7 @@ class DCGAN(Saved):
         """Return n images (n, C, H, W) uint8 by the averaged generator."""
         # whole batches as in training, by whose statistics images are normalised: one image alone would be another
         size = self.config.batch_size
-        noise = torch.randn(-(-n // size), size, self.config.noise, device=self.device)
-        images = torch.cat([self.averaged(part) for part in noise])[:n]
+        images = self.averaged(torch.randn(-(-n // size) * size, self.config.noise, device=self.device))[:n]
         return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -111,26 +108,28 @@ def generator_loss(on_fake: Tensor) -> Tensor:
     return F.softplus(-on_fake).mean()
 
 
-def make_generator(noise: int, width: int, shape: tuple[int, ...]) -> nn.Module:
+def make_generator(config: DCGANConfig, shape: tuple[int, ...]) -> nn.Module:
     """Noise (B, noise) to images (B, C, H, W) in [-1, 1]."""
+    width, size = config.width, config.batch_size
     rows, columns = shape[1] // 4, shape[2] // 4
     return nn.Sequential(
-        *(nn.Linear(noise, 8 * width, bias=False), norm1d(8 * width), nn.ReLU()),
+        *(nn.Linear(config.noise, 8 * width, bias=False), BatchNorm(8 * width, size), nn.ReLU(True)),
         *(nn.Linear(8 * width, rows * columns * 2 * width, bias=False), nn.Unflatten(1, (rows, columns, 2 * width))),
-        *(Permute(0, 3, 1, 2), norm2d(2 * width), nn.ReLU()),
-        *(nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=False), norm2d(width), nn.ReLU()),
+        *(Permute(0, 3, 1, 2), BatchNorm(2 * width, size), nn.ReLU(True)),
+        *(nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=False), BatchNorm(width, size), nn.ReLU(True)),
         *(nn.ConvTranspose2d(width, shape[0], 4, 2, 1), nn.Tanh()),
     ).apply(start_normal)
 
 
-def make_discriminator(width: int, shape: tuple[int, ...], shift: int) -> nn.Module:
-    """Images (B, C, H, W), each moved by up to ``shift`` pixels, to logits (B, 1): is it real?"""
+def make_discriminator(config: DCGANConfig, shape: tuple[int, ...]) -> nn.Module:
+    """Images (B, C, H, W), each moved by some pixels, to logits (B, 1): is it real?"""
+    width, size = config.width, config.batch_size
     features = 2 * width * (shape[1] // 4) * (shape[2] // 4)
     return nn.Sequential(
-        *(Shift(shift), nn.Conv2d(shape[0], width, 4, 2, 1), nn.LeakyReLU(0.2)),
-        *(nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False), norm2d(2 * width), nn.LeakyReLU(0.2)),
-        *(Permute(0, 2, 3, 1), nn.Flatten()),
-        *(nn.Linear(features, 8 * width, bias=False), norm1d(8 * width), nn.LeakyReLU(0.2), nn.Linear(8 * width, 1)),
+        *(Shift(config.shift), nn.Conv2d(shape[0], width, 4, 2, 1), nn.LeakyReLU(0.2, True)),
+        *(nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False), BatchNorm(2 * width, size), nn.LeakyReLU(0.2, True)),
+        *(Permute(0, 2, 3, 1), nn.Flatten(), nn.Linear(features, 8 * width, bias=False)),
+        *(BatchNorm(8 * width, size), nn.LeakyReLU(0.2, True), nn.Linear(8 * width, 1)),
     ).apply(start_normal)
 
 

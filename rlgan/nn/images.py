@@ -43,6 +43,24 @@ class Shift(nn.Module):
         return padded.flatten(2).gather(2, places.view(count, 1, -1).expand(-1, channels, -1)).view(images.shape)
 
 
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe & Szegedy 2015) of every ``size`` samples by their own mean and deviation.
+
+    So one pass can hold several batches, as real and made ones, and a sample does not depend on how many come with it.
+    (B, C, ...) to the same; B is a multiple of ``size``, or less.
+    """
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise each batch, then scale and move each channel."""
+        parts = [F.batch_norm(part, None, None, self.weight, self.bias, training=True) for part in x.split(self.size)]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
 def start_normal(module: nn.Module) -> None:
     """Draw the weights of a layer from N(0, 0.02) as DCGAN does; for `Module.apply`."""
     if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
