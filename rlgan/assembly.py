@@ -145,17 +145,13 @@ def be_deterministic(wanted: bool) -> None:
 
 
 def set_threads(asked: int, observation: Space | None) -> int:
-    """Generators take all cores, images half of them; for vectors and boards one thread beats the barriers of two.
-
-    Threads that wait for each other slow down by ten and more when anything else wants their cores; so emulators, and
-    whatever the user does meanwhile, get the other half.
-    """
+    """Generators and images take all cores; for vectors and boards one thread beats the barriers of two."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if observation is None:
         threads = cores
     else:
         image = isinstance(observation, Box) and len(observation.shape) == 3 and max(observation.shape[1:]) > BOARD
-        threads = max(cores // 2, 1) if image else 1
+        threads = cores if image else 1
     threads = asked or threads
     torch.set_num_threads(threads)
     return threads
