@@ -19,7 +19,7 @@ import ale_py
 import numpy as np
 import torch
 
-from rlgan.core.host import HostVecEnv
+from rlgan.simulators.host import HostVecEnv
 from rlgan_envs.atari import AtariConfig, make
 
 

@@ -15,14 +15,14 @@ from rlgan import config
 from rlgan.contract import check_rows, check_samples
 from rlgan.core import seeding
 from rlgan.core.capture import Captured
-from rlgan.core.host import HostVecEnv
 from rlgan.core.protocols import DataSet, Spaces
 from rlgan.core.vec import VecEnv, called
 from rlgan.errors import PluginError, RlganError, UsageError
 from rlgan.nn.torsos import BOARD
 from rlgan.registry import Registry
 from rlgan.runconfig import Run
-from rlgan.simulators.watchdog import Watchdog
+from rlgan.simulators.host import HostVecEnv
+from rlgan.watchdog import Watchdog
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt."""

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlgan.core.optimise import Adam, optimise
 from rlgan.core.protocols import DataSet
 from rlgan.errors import UsageError
+from rlgan.nn.optimise import Adam, optimise
 
 HELD_OUT = 5
 """One of this many real samples is kept from training."""

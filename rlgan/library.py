@@ -16,13 +16,13 @@ import torch
 from rlgan import assembly, config, rundir, schema, session
 from rlgan.contract import check_rows
 from rlgan.core import seeding
-from rlgan.core.host import HostVecEnv
 from rlgan.core.vec import VecEnv
 from rlgan.errors import UsageError
 from rlgan.policy import Policy
 from rlgan.registry import Registry
 from rlgan.report import record
 from rlgan.runconfig import flat
+from rlgan.simulators.host import HostVecEnv
 from rlgan.specs import EnvSpec
 
 NEVER = 1e9

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rlgan import assembly, envfile, judge, rundir
-from rlgan.core import evaluate as evaluation
+from rlgan import evaluate as evaluation
 from rlgan.core import seeding
 from rlgan.core.protocols import DataSet, RewardModel
 from rlgan.core.stream import DataStream, Stream

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from rlgan.core.host import HostVecEnv
 from rlgan.errors import PluginError, UsageError
+from rlgan.simulators.host import HostVecEnv
 from rlgan_envs import atari
 from rlgan_envs.atari import AtariConfig
 

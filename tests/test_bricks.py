@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from rlgan.core import evaluate, seeding
+from rlgan import evaluate
+from rlgan.core import seeding
 from rlgan.core.vec import VecEnv
 from rlgan_envs.bricks import Bricks, BricksConfig, rlgan_specs
 

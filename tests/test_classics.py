@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from rlgan import evaluate
 from rlgan.contract import check_rows
-from rlgan.core import evaluate, seeding
+from rlgan.core import seeding
 from rlgan.core.vec import VecEnv
 from rlgan_envs.acrobot import Acrobot, AcrobotConfig
 from rlgan_envs.mountaincar import MountainCar, MountainCarConfig

@@ -6,11 +6,11 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import nn
 
-from rlgan.core.optimise import Adam, optimise
 from rlgan.core.protocols import Spaces
-from rlgan.core.schedule import linear
 from rlgan.errors import UsageError
 from rlgan.nn import torsos
+from rlgan.nn.optimise import Adam, optimise
+from rlgan.nn.schedule import linear
 from rlgan.nn.torsos import MLP, NatureCNN, PlanesCNN, value_network
 from rlgan_agents.dqn import DQN, DQNConfig, refuses, td_loss
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from rlgan.core.host import HostVecEnv
 from rlgan.errors import EnvError, PluginError, UsageError
+from rlgan.simulators.host import HostVecEnv
 from rlgan_envs import gymnasium_ids
 from rlgan_envs.gymnasium_ids import GymConfig, make
 

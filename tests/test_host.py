@@ -13,8 +13,8 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from rlgan.core.host import HostVecEnv
 from rlgan.errors import EnvError, UsageError
+from rlgan.simulators.host import HostVecEnv
 
 NEXT, SAME, DISABLED = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED
 KEYS = ("reward", "terminated", "truncated", "valid", "first")

@@ -21,10 +21,10 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 import rlgan
 from rlgan.cli.main import main
-from rlgan.core.host import HostVecEnv
 from rlgan.core.vec import VecEnv
 from rlgan.errors import PluginError, UsageError
 from rlgan.policy import Policy
+from rlgan.simulators.host import HostVecEnv
 from rlgan.store import checkpoint
 
 SHOP = Path(__file__).with_name("shop.py")

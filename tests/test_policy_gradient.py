@@ -10,13 +10,13 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Te
 from torch import nn
 
 from rlgan.contract import check_rows
-from rlgan.core.optimise import RMSProp, optimise
 from rlgan.core.protocols import Phase, Replay, Spaces
 from rlgan.core.source import make_source
 from rlgan.core.stream import Stream
 from rlgan.core.vec import VecEnv
 from rlgan.errors import EnvError, UsageError
 from rlgan.nn.distributions import Categorical
+from rlgan.nn.optimise import RMSProp, optimise
 from rlgan.testing.probe import Probe
 from rlgan_agents import a2c, ppo, reinforce
 from rlgan_envs.cartpole import CartPole, CartPoleConfig

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlgan.core.statistics import Statistics
+from rlgan.report.statistics import Statistics
 
 
 def test_a_count_of_games_that_is_no_number_is_refused():

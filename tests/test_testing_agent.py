@@ -14,9 +14,9 @@ from gymnasium.spaces import Box, Discrete
 from torch import nn
 
 from rlgan import AgentSpec
-from rlgan.core.optimise import Adam, optimise
 from rlgan.core.protocols import Phase, Replay, Rollouts
 from rlgan.errors import ConformanceError, UsageError
+from rlgan.nn.optimise import Adam, optimise
 from rlgan.registry import Registry
 from rlgan.testing import AgentConformance, check_agent
 

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from rlgan import DataSpec, GeneratorSpec, NoConfig
-from rlgan.core.optimise import Adam, optimise
 from rlgan.core.protocols import DataSet, Phase, Replay, Samples
 from rlgan.errors import ConformanceError, UsageError
+from rlgan.nn.optimise import Adam, optimise
 from rlgan.registry import Registry
 from rlgan.testing import DataConformance, GeneratorConformance, check_data, check_generator
 

@@ -13,8 +13,8 @@ from gymnasium.spaces import Box, Discrete
 from torch import nn
 
 from rlgan import RewardSpec
-from rlgan.core.optimise import Adam, optimise
 from rlgan.errors import ConformanceError, UsageError
+from rlgan.nn.optimise import Adam, optimise
 from rlgan.registry import Registry
 from rlgan.store import demos
 from rlgan.testing import RewardConformance, check_reward

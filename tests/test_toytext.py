@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from rlgan.core import evaluate, seeding
+from rlgan import evaluate
+from rlgan.core import seeding
 from rlgan.core.protocols import Model
-from rlgan.core.tables import horizon_values
 from rlgan.core.vec import VecEnv
 from rlgan.registry import Registry
+from rlgan.tables import horizon_values
 from rlgan_envs.cliffwalking import CliffWalking, CliffWalkingConfig
 from rlgan_envs.frozenlake import FrozenLake, FrozenLakeConfig
 from rlgan_envs.taxi import Taxi, TaxiConfig

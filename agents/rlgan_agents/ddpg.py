@@ -16,13 +16,13 @@ from annotated_types import Ge, Gt, Interval
 from gymnasium.spaces import Box, Space
 from torch import Tensor, nn
 
-from rlgan.core.optimise import Adam, optimise, soft_update
 from rlgan.core.protocols import Batch, Phase, Replay, Spaces
-from rlgan.core.state import Saved
 from rlgan.hookspecs import hookimpl
 from rlgan.nn.continuous import Bounded, Carry, Critics, Noise, flat, networks, target_of, unfit, uniform
+from rlgan.nn.optimise import Adam, optimise, soft_update
 from rlgan.nn.torsos import Precision, compute_dtype
 from rlgan.specs import AgentSpec, Preset
+from rlgan.store.state import Saved
 
 Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
 

@@ -16,13 +16,13 @@ from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlgan.core.optimise import Adam, optimise, soft_update
 from rlgan.core.protocols import Batch, Phase, Replay, Spaces
-from rlgan.core.schedule import linear
-from rlgan.core.state import Saved
 from rlgan.hookspecs import hookimpl
+from rlgan.nn.optimise import Adam, optimise, soft_update
+from rlgan.nn.schedule import linear
 from rlgan.nn.torsos import Precision, value_network
 from rlgan.specs import AgentSpec, Preset
+from rlgan.store.state import Saved
 
 Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
 

@@ -15,15 +15,15 @@ from annotated_types import Ge, Gt, Interval
 from gymnasium.spaces import Space
 from torch import Tensor
 
-from rlgan.core.optimise import Adam, optimise
 from rlgan.core.protocols import Batch, Observation, Phase, Rollouts, Spaces
 from rlgan.core.returns import reward_to_go
-from rlgan.core.schedule import linear
-from rlgan.core.state import Saved
 from rlgan.hookspecs import hookimpl
 from rlgan.nn.actor_critic import ActorCritic, unfit
+from rlgan.nn.optimise import Adam, optimise
+from rlgan.nn.schedule import linear
 from rlgan.nn.torsos import Precision
 from rlgan.specs import AgentSpec, Preset
+from rlgan.store.state import Saved
 
 Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
 

@@ -16,11 +16,11 @@ from gymnasium.spaces import Space
 from torch import Tensor
 
 from rlgan.core.protocols import Batch, Phase, Rollouts, Spaces
-from rlgan.core.schedule import linear
-from rlgan.core.state import Saved
 from rlgan.hookspecs import hookimpl
 from rlgan.nn.qtable import QTable, unnumbered
+from rlgan.nn.schedule import linear
 from rlgan.specs import AgentSpec, Preset
+from rlgan.store.state import Saved
 
 Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
 FIELDS = ("action", "reward", "terminated", "valid")

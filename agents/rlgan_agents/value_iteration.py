@@ -15,10 +15,10 @@ from gymnasium.spaces import Discrete, Space
 from torch import Tensor
 
 from rlgan.core.protocols import Batch, Observation, Phase, Spaces, Sweeps
-from rlgan.core.state import Saved
-from rlgan.core.tables import Bellman
 from rlgan.hookspecs import hookimpl
 from rlgan.specs import AgentSpec, Preset
+from rlgan.store.state import Saved
+from rlgan.tables import Bellman
 
 
 @dataclass(frozen=True)

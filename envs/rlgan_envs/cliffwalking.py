@@ -12,9 +12,9 @@ import torch
 from annotated_types import Gt
 
 from rlgan.core.protocols import Model, State
-from rlgan.core.tables import TableEnv, grid
 from rlgan.hookspecs import hookimpl
 from rlgan.specs import EnvSpec, Score
+from rlgan.tables import TableEnv, grid
 
 HEIGHT, WIDTH = 4, 12
 START, GOAL = 36, 47

@@ -11,9 +11,9 @@ import torch
 from annotated_types import Ge
 
 from rlgan.core.protocols import Model, State
-from rlgan.core.tables import TableEnv, grid
 from rlgan.hookspecs import hookimpl
 from rlgan.specs import EnvSpec, Score
+from rlgan.tables import TableEnv, grid
 
 MAPS = {
     "4x4": "SFFF FHFH FFFH HFFG",

@@ -11,9 +11,9 @@ import torch
 from annotated_types import Gt
 
 from rlgan.core.protocols import Model, State
-from rlgan.core.tables import TableEnv, grid
 from rlgan.hookspecs import hookimpl
 from rlgan.specs import EnvSpec, Score
+from rlgan.tables import TableEnv, grid
 
 SIZE, PLACES, IN_TAXI = 5, 4, 4
 STANDS = (0, 4, 20, 23)

@@ -16,14 +16,14 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlgan.core.optimise import Adam, optimise, soft_update
 from rlgan.core.protocols import Batch, DataSet, Phase, Samples
-from rlgan.core.state import Saved
 from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
 from rlgan.nn.images import BatchNorm, Permute, Shift, start_normal
+from rlgan.nn.optimise import Adam, optimise, soft_update
 from rlgan.nn.torsos import Precision, compute_dtype
 from rlgan.specs import GeneratorSpec, Preset
+from rlgan.store.state import Saved
 
 MAX_NORM = 100.0  # of gradients, far above those of a healthy run
 

@@ -19,14 +19,14 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlgan.core.optimise import Adam, optimise
 from rlgan.core.protocols import Batch, Spaces
-from rlgan.core.state import Saved
 from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
+from rlgan.nn.optimise import Adam, optimise
 from rlgan.nn.torsos import MLP
 from rlgan.specs import RewardSpec
 from rlgan.store import demos
+from rlgan.store.state import Saved
 
 
 @dataclass(frozen=True)

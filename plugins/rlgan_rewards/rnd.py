@@ -15,13 +15,13 @@ from annotated_types import Ge, Gt
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
-from rlgan.core.optimise import Adam, optimise
 from rlgan.core.protocols import Batch, Spaces
-from rlgan.core.state import Saved
 from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
+from rlgan.nn.optimise import Adam, optimise
 from rlgan.nn.torsos import value_network
 from rlgan.specs import RewardSpec
+from rlgan.store.state import Saved
 
 
 @dataclass(frozen=True)

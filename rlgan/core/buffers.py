@@ -11,7 +11,7 @@ from torch import Tensor
 from rlgan.core.protocols import Batch, mapped
 from rlgan.core.returns import n_step
 from rlgan.core.rows import following
-from rlgan.core.state import Saved
+from rlgan.store.state import Saved
 
 OF_ENV = {"obs", "final_obs", "first", "action", "reward", "terminated", "truncated", "valid"}
 """Fields of a row that are not extras of act."""

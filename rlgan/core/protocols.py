@@ -193,7 +193,7 @@ class Phase:
 
 
 class Stateful(Protocol):
-    """What can be saved; `rlgan.core.state.Saved` does it for named attributes."""
+    """What can be saved; `rlgan.store.state.Saved` does it for named attributes."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that training changes, as a tree of tensors and numbers."""

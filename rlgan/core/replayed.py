@@ -14,9 +14,9 @@ import torch
 from gymnasium.spaces import Discrete
 
 from rlgan.core.buffers import Ring
-from rlgan.core.state import tensor
 from rlgan.core.stream import Stream
 from rlgan.store.segments import read_segment, write_segment
+from rlgan.store.state import tensor
 
 PIECE_BYTES = 8 << 20
 """Size before compression of one segment."""

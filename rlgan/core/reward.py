@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlgan.core.capture import Captured, capture
 from rlgan.core.protocols import Batch, RewardModel
-from rlgan.core.state import Saved
+from rlgan.store.state import Saved
 
 
 class RewardStage(Saved):

@@ -14,9 +14,9 @@ from rlgan.core.capture import Captured, capture
 from rlgan.core.protocols import Batch, Phase, Rollouts, mapped
 from rlgan.core.reward import RewardStage
 from rlgan.core.rows import following
-from rlgan.core.state import Saved
 from rlgan.core.stream import Stream
 from rlgan.errors import UsageError
+from rlgan.store.state import Saved
 
 PIECE = 8
 """Most rows that are collected in one compiled piece: longer ones take minutes to compile and gain little."""

@@ -14,9 +14,9 @@ from rlgan.core.protocols import Batch, Phase, Replay, Samples, Sweeps
 from rlgan.core.reward import RewardStage
 from rlgan.core.rollouts import RolloutSource
 from rlgan.core.rows import following
-from rlgan.core.state import Saved
 from rlgan.core.stream import DataStream, Stream
 from rlgan.errors import UsageError
+from rlgan.store.state import Saved
 
 CHUNK_BYTES = 32 << 20
 """Batches drawn in one go are limited to about this size."""

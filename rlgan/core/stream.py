@@ -12,7 +12,7 @@ from torch import Tensor
 from rlgan.core.buffers import stacked
 from rlgan.core.protocols import Batch, DataSet
 from rlgan.core.rows import blank, renewed
-from rlgan.core.state import Saved
+from rlgan.store.state import Saved
 
 
 class Stream(Saved):

@@ -26,12 +26,12 @@ from rlgan.core.capture import Captured, capture
 from rlgan.core.protocols import Learner, Phase, RewardModel
 from rlgan.core.reward import RewardStage
 from rlgan.core.source import ReplaySource, make_source
-from rlgan.core.state import Saved, saved, whole
 from rlgan.core.stream import DataStream, Stream
 from rlgan.errors import NonFiniteError
 from rlgan.report.record import LiveLine, Record
 from rlgan.report.trackers import Trackers
 from rlgan.store import checkpoint, tree
+from rlgan.store.state import Saved, saved, whole
 
 COUNTS = ("phase", "updates", "marks", "at", "began", "target", "best", "finished", "summed")
 MEND = "Lower the learning rate or the gradient norm and start again"

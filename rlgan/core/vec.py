@@ -19,10 +19,10 @@ from torch import Generator, Tensor
 
 from rlgan.core.protocols import Env, Observation, State, Step
 from rlgan.core.rows import where
-from rlgan.core.state import Saved
-from rlgan.core.statistics import Statistics
 from rlgan.errors import EnvError, RlganError
-from rlgan.simulators.watchdog import Watchdog
+from rlgan.report.statistics import Statistics
+from rlgan.store.state import Saved
+from rlgan.watchdog import Watchdog
 
 STUCK = "forbids every action in some state: its action_mask(state) must leave at least one of each choice"
 

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from rlgan.errors import EnvError
-from rlgan.simulators.watchdog import Watchdog
+from rlgan.watchdog import Watchdog
 
 FLAGS = ("terminated", "truncated", "valid", "first", "over")
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -12,10 +12,10 @@ from torch import Generator, Tensor
 
 from rlgan.contract import check_rows
 from rlgan.core import seeding
-from rlgan.core.host import HostVecEnv
 from rlgan.core.vec import VecEnv
 from rlgan.errors import ConformanceError
 from rlgan.registry import Registry
+from rlgan.simulators.host import HostVecEnv
 from rlgan.testing.detect import SeparateDraws
 from rlgan.testing.kit import (
     Call,

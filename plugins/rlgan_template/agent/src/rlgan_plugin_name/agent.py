@@ -12,11 +12,11 @@ from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor
 
 from rlgan import AgentSpec, Preset, hookimpl
-from rlgan.core.optimise import Adam, optimise
 from rlgan.core.protocols import Batch, Phase, Rollouts, Spaces
 from rlgan.core.returns import gae
-from rlgan.core.state import Saved
+from rlgan.nn.optimise import Adam, optimise
 from rlgan.nn.torsos import MLP
+from rlgan.store.state import Saved
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlgan import GeneratorSpec, Preset, hookimpl
-from rlgan.core.optimise import Adam, optimise
 from rlgan.core.protocols import Batch, DataSet, Phase, Samples
 from rlgan.errors import UsageError
+from rlgan.nn.optimise import Adam, optimise
 from rlgan.nn.torsos import MLP
 
 

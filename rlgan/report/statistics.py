@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlgan.core.state import Saved
 from rlgan.errors import EnvError
+from rlgan.store.state import Saved
 
 
 class Statistics(Saved):

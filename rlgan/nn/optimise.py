@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlgan.core.state import Saved
+from rlgan.store.state import Saved
 
 
 class Adam(Saved):

@@ -18,10 +18,10 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from rlgan.core.protocols import Step
-from rlgan.core.statistics import Statistics
 from rlgan.errors import EnvError, UsageError
+from rlgan.report.statistics import Statistics
 from rlgan.simulators.simulator import FLAGS, Simulator
-from rlgan.simulators.watchdog import Watchdog
+from rlgan.watchdog import Watchdog
 
 
 class HostVecEnv:
