@@ -109,3 +109,9 @@ def test_no_pickle_in_any_load_path() -> None:
     modules = r"^\s*(import|from)\s+(pickle|cloudpickle|dill|marshal|shelve)\b"
     banned = re.compile(rf"{modules}|torch\.(load|save)\(|allow_pickle=True", re.MULTILINE)
     assert [name_of(path) for path in FILES if banned.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_the_core_stays_small() -> None:
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert sum(n for path, n in lines.items() if path.parent == ROOT / "rlgan" / "core") < 2_000
+    assert sorted(lines.values())[len(lines) // 2] <= 120

@@ -20,12 +20,10 @@ from rlgan.core.protocols import Batch, DataSet, Phase, Samples
 from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
 from rlgan.nn.images import BatchNorm, Permute, Shift, start_normal
-from rlgan.nn.optimise import Adam, optimise, soft_update
+from rlgan.nn.optimise import Adam, descend, soft_update
 from rlgan.nn.torsos import Precision, compute_dtype
 from rlgan.specs import GeneratorSpec, Preset
 from rlgan.store.state import Saved
-
-MAX_NORM = 100.0  # of gradients, far above those of a healthy run
 
 
 @dataclass(frozen=True)
@@ -82,9 +80,9 @@ class DCGAN(Saved):
             fake = self.generator(torch.randn(len(real), c.noise, device=self.device))
             on_real, on_fake = self.discriminator(torch.cat((real, fake.detach()))).float().chunk(2)
             loss_d = discriminator_loss(on_real, on_fake)
-            optimise(self.discriminator_adam, loss_d, MAX_NORM)
+            descend(self.discriminator_adam, loss_d)
             loss_g = generator_loss(self.discriminator(fake).float())
-        optimise(self.generator_adam, loss_g, MAX_NORM)
+        descend(self.generator_adam, loss_g)
         soft_update(self.averaged, self.generator, 1 - c.average)
         scores = {"on_real": on_real.detach().sigmoid().mean(), "on_fake": on_fake.detach().sigmoid().mean()}
         return {"loss_d": loss_d.detach(), "loss_g": loss_g.detach(), **scores}

