@@ -124,7 +124,7 @@ def test_the_first_ratio_is_one(observation, action, precision):
     assert parameters.std(0).max() > 0.2, "the policy depends on what it sees"
     change = agent.net.distribution.log_prob(parameters, batch["draw"]) - batch["log_prob"]
     assert (change.exp() - 1).abs().max() < 1e-5
-    assert (value - batch["value"]).abs().max() < 1e-4
+    assert (value - (batch["target"] - batch["advantage"])).abs().max() < 1e-4
 
 
 def test_next_values_look_at_final_observations():
@@ -371,7 +371,7 @@ def test_sequences_remember_as_acting_did(memory):
     parameters, value = agent.net.evaluate(batch)
     change = agent.net.distribution.log_prob(parameters, batch["draw"]) - batch["log_prob"]
     assert (change.exp() - 1).abs().max() < 1e-5
-    assert torch.allclose(value, batch["value"], atol=1e-5)
+    assert torch.allclose(value, batch["target"] - batch["advantage"], atol=1e-5)
     # what was remembered matters
     forgot, _ = agent.net.evaluate({**batch, "carry": {k: v * 0 for k, v in batch["carry"].items()}})
     assert (forgot - parameters).abs().max() > 1e-3
@@ -386,8 +386,12 @@ def test_the_value_after_a_recurrent_rollout_is_that_of_its_carry():
     stream = Stream(env, agent.act, agent.carry)
     stream.begin()
     seen = []
-    phase = agent.phases()[0]
-    phase = dataclasses.replace(phase, prepare=lambda rollout: seen.append(agent.prepare(rollout)) or seen[-1])
+
+    def prepare(rollout):
+        seen.append({**rollout, **agent.prepare(rollout)})
+        return seen[-1]
+
+    phase = dataclasses.replace(agent.phases()[0], prepare=prepare)
     make_source(phase, stream).next()
     _, value, _ = agent.net(stream.obs[0], stream.carries[0])
     rollout = seen[0]

@@ -25,6 +25,9 @@ from rlgan.nn.torsos import Precision
 from rlgan.specs import AgentSpec, Preset
 from rlgan.store.state import Saved
 
+USED = ("obs", "draw", "log_prob", "valid", "first", "carry")
+"""What an update takes from a row as it was collected; each name more is gathered for each minibatch."""
+
 Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
 
 
@@ -106,12 +109,13 @@ class PPO(Saved):
         return [Phase("train", rollouts, self.update, prepare=self.prepare)]
 
     def prepare(self, rollout: Batch) -> Batch:
-        """Add ``advantage`` and the value's ``target``, (T, N)."""
+        """Leave what updates use, with ``advantage`` and the value's ``target``, (T, N)."""
         c, value = self.config, rollout["value"]
         reward = rollout["reward"].sign() if c.clip_reward else rollout["reward"]
         ends = rollout["terminated"], rollout["truncated"]
         advantage = gae(reward, value, self.net.next_values(rollout), *ends, c.gamma, c.lam)
-        return {**rollout, "advantage": advantage, "target": advantage + value}
+        used = {name: rollout[name] for name in USED if name in rollout}
+        return {**used, "advantage": advantage, "target": advantage + value}
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One minibatch of rows (B, ...), or of sequences (L, B, ...)."""
@@ -141,7 +145,9 @@ def ppo_loss(
     policy_loss = -(gain * weight).mean()
     value_loss = ((value - batch["target"]).square() * weight).mean()
     entropy = (pi.entropy(parameters) * weight).mean()
-    loss = policy_loss + value_weight * value_loss - entropy_weight * entropy
+    loss = policy_loss + value_weight * value_loss
+    if entropy_weight:  # its gradient costs a tenth of a small update
+        loss = loss - entropy_weight * entropy
     with torch.no_grad():
         metrics = {
             "policy_loss": policy_loss,

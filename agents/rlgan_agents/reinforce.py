@@ -116,7 +116,9 @@ def reinforce_loss(
     policy_loss = -(pi.log_prob(parameters, batch["draw"]) * credit * weight).mean()
     value_loss = ((value - total).square() * weight).mean()
     entropy = (pi.entropy(parameters) * weight).mean()
-    loss = policy_loss + value_weight * value_loss - entropy_weight * entropy
+    loss = policy_loss + value_weight * value_loss
+    if entropy_weight:  # its gradient costs a tenth of a small update
+        loss = loss - entropy_weight * entropy
     metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
     metrics["whole"] = (weight > 0).to(weight.dtype).mean()
     return loss, {name: value.detach() for name, value in metrics.items()}

@@ -199,7 +199,7 @@ def minibatches(fields: Batch, size: int | None, epochs: int, sequence: int = 0)
 def whole(fields: Batch) -> Batch:
     """All rows of a rollout (T, N, ...) in order, with a ``weight`` of mean 1, 0 on invalid rows."""
     flat = mapped(lambda x: x.flatten(0, 1), fields)
-    weight = flat["valid"].to(flat["reward"].dtype)
+    weight = flat["valid"].float()
     return {**flat, "weight": weight / weight.mean().clamp_min(1e-8)}
 
 
@@ -230,7 +230,7 @@ def sequences(fields: Batch, length: int, size: int, epochs: int) -> Iterator[Ba
     order = torch.rand(epochs, valid.shape[1], device=valid.device).argsort(-1)
     for index in order.view(-1, size // length):
         batch = mapped(lambda x, index=index: x.index_select(1, index), lined)
-        weight = batch["valid"].to(batch["reward"].dtype)
+        weight = batch["valid"].float()
         batch["carry"] = mapped(lambda x, index=index: x.index_select(0, index), carry)
         yield {**batch, "weight": weight / weight.mean().clamp_min(1e-8)}
 
@@ -238,4 +238,4 @@ def sequences(fields: Batch, length: int, size: int, epochs: int) -> Iterator[Ba
 def gathered(flat: Batch, index: Tensor) -> Batch:
     """The rows at ``index`` (B,) of flat fields, with a ``weight`` of 1, 0 on invalid ones."""
     batch = mapped(lambda x: x.index_select(0, index), flat)
-    return {**batch, "weight": batch["valid"].to(batch["reward"].dtype)}
+    return {**batch, "weight": batch["valid"].float()}

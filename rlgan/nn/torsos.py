@@ -51,8 +51,11 @@ class MLP(nn.Module):
         x = x.flatten(1).float()
         *hidden, last = self.layers
         for i, layer in enumerate(hidden):
-            dtype = self.dtype if i else torch.float32
-            x = self.activation(F.linear(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype)))  # type: ignore[arg-type]
+            if i and self.dtype is not torch.float32:
+                x = F.linear(x.to(self.dtype), layer.weight.to(self.dtype), layer.bias.to(self.dtype))  # type: ignore[arg-type]
+            else:
+                x = F.linear(x, layer.weight, layer.bias)  # type: ignore[arg-type]
+            x = self.activation(x)
         return last(x.float())
 
 
