@@ -89,7 +89,8 @@ def _check_plugins(folder: Path, registry: Registry) -> None:
         return
     for word, package in plugins:
         kind, _, name = word.partition(".")
-        if name not in [entry.name for entry in registry.names(kind)]:
+        # a kind that is none is damage as well
+        if kind in KINDS and name not in [entry.name for entry in registry.names(kind)]:
             raise PluginError(
                 f"the run in {folder} needs the {KINDS[kind]} '{name}' of {package}, which is not installed: "
                 f'pip install "{package}"'

@@ -345,6 +345,13 @@ def test_load_says_what_is_wrong(finished: rlgan.Finished, tmp_path: Path) -> No
         rlgan.load(run)
 
 
+def test_damaged_versions_are_no_reason_not_to_load(finished: rlgan.Finished, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished.dir, tmp_path / "run"))
+    for text in ("{", "[]", '{"plugins": {"envstpole": "rlgan==0.1.0"}}'):
+        (run / "versions.json").write_text(text)
+        rlgan.load(run)
+
+
 def test_a_plugin_that_is_gone_is_named(finished: rlgan.Finished, tmp_path: Path) -> None:
     run = Path(shutil.copytree(finished.dir, tmp_path / "run"))
     versions = json.loads((run / "versions.json").read_text())

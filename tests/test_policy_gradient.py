@@ -17,6 +17,7 @@ from rlgan.core.vec import VecEnv
 from rlgan.errors import EnvError, UsageError
 from rlgan.nn.distributions import Categorical
 from rlgan.nn.optimise import RMSProp, optimise
+from rlgan.nn.torsos import tanh
 from rlgan.testing.probe import Probe
 from rlgan_agents import a2c, ppo, reinforce
 from rlgan_envs.cartpole import CartPole, CartPoleConfig
@@ -442,3 +443,13 @@ def test_a_captured_rollout_is_the_eager_one(name):
             assert float(a[key]) == pytest.approx(float(b[key]), abs=1e-4), key
     assert torch.allclose(eager[0], compiled[0], atol=1e-5)
     assert eager[1:4] == compiled[1:4] and torch.equal(eager[4], compiled[4])
+
+
+def test_the_compiled_tanh_is_the_tanh():
+    x = torch.linspace(-20, 20, 10_001, requires_grad=True)
+    (slope,) = torch.autograd.grad(tanh(x).sum(), x)
+    compiled = torch.compile(tanh, backend="aot_eager")(x)
+    (compiled_slope,) = torch.autograd.grad(compiled.sum(), x)
+    assert torch.allclose(compiled, torch.tanh(x), atol=3e-7)
+    assert not torch.equal(compiled, torch.tanh(x)), "it went another way"
+    assert torch.allclose(compiled_slope, slope, atol=5e-7)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from rlgan.core.protocols import Batch, Observation, mapped
 from rlgan.errors import UsageError
 from rlgan.nn.distributions import DiagonalGaussian, distribution_over, forbid
-from rlgan.nn.torsos import MLP, Precision, image_network
+from rlgan.nn.torsos import MLP, Precision, image_network, tanh
 
 Memory = Literal["none", "gru", "lstm"]
 
@@ -51,8 +51,8 @@ class ActorCritic(nn.Module):
         layers = () if self.encoder.shared and not self.memory else hidden
         gaussian = isinstance(self.distribution, DiagonalGaussian)
         outputs = self.distribution.size // 2 if gaussian else self.distribution.size
-        self.policy = MLP(width, layers, outputs, torch.tanh)
-        self.value = MLP(width, layers, 1, torch.tanh)
+        self.policy = MLP(width, layers, outputs, tanh)
+        self.value = MLP(width, layers, 1, tanh)
         self.log_std = nn.Parameter(torch.zeros(outputs)) if gaussian else None
         self.to(device)
         for layer in self.encoder.modules():

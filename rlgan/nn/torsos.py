@@ -20,6 +20,11 @@ BOARD = 24
 """Most cells a side of a board: beyond, a network without strides is large and slow."""
 
 
+def tanh(x: Tensor) -> Tensor:
+    """The hyperbolic tangent; compiled by way of the logistic function, which takes half the time and is 2e-7 off."""
+    return 2 * torch.sigmoid(2 * x) - 1 if torch.compiler.is_compiling() else torch.tanh(x)
+
+
 class MLP(nn.Module):
     """Fully connected layers with an activation between them: (B, inputs) to (B, outputs).
 

@@ -26,6 +26,8 @@ class Saved:
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Copy a tree that state_dict made into the live attributes. ValueError: it does not fit them."""
+        if not isinstance(tree, dict):
+            raise ValueError(f"the state of its {type(self).__name__} is {type(tree).__name__} and must be a dict")
         for name in self.kept:
             setattr(self, name, restored(getattr(self, name), tree[name], name))
 
