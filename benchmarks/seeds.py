@@ -1,6 +1,7 @@
 """Gather runs of several seeds into one JSON file and one picture: python benchmarks/seeds.py NAME RUN_DIR...
 
-Writes docs/results/NAME.json (per seed: the record's returns over steps and the last evaluation's games) and NAME.png.
+Writes docs/results/NAME.json (per seed: the record's returns over steps and the last evaluation's games), which
+`rlgan compare` reads, and NAME.png; prints the table.
 """
 
 from __future__ import annotations
@@ -9,25 +10,27 @@ import argparse
 import json
 from pathlib import Path
 
-import yaml
 from matplotlib.figure import Figure
 
+from rlgan.bench import results
 from rlgan.report.record import read
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 
 def gather(folder: Path) -> dict:
-    settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    (run,) = results.read(folder)
     rows = read(folder / "metrics.jsonl")
     trained = [row for row in rows if row["kind"] == "train"]
     evaluations = [row for row in rows if row["kind"] == "eval"]
     return {
-        "seed": settings["seed"],
+        "agent": run.agent,
+        "env": run.env,
+        "seed": run.seed,
         "step": [row["step"] for row in trained],
         "return_mean": [row["return_mean"] for row in trained],
         "evaluations": [{k: row[k] for k in ("step", "return_mean", "return_std", "returns")} for row in evaluations],
-        "wall_s": round(trained[-1]["time"]["wall"], 1),
+        "wall_s": round(rows[-1]["time"]["wall"], 1),
         "versions": json.loads((folder / "versions.json").read_text(encoding="utf-8")),
     }
 
@@ -59,9 +62,10 @@ def main() -> None:
     (RESULTS / f"{args.name}.json").write_text(json.dumps(runs, indent=None) + "\n", encoding="utf-8")
     draw(runs, RESULTS / f"{args.name}.png", f"{args.name}, {len(runs)} seeds" if len(runs) > 1 else args.name)
     for run in runs:
-        last = run["evaluations"][-1] if run["evaluations"] else None
-        shown = f"{last['return_mean']:.1f} over {len(last['returns'])} games" if last else "no evaluation"
-        print(f"seed {run['seed']}: {run['step'][-1]:,} steps, {shown}, {run['wall_s']:.0f} s")
+        last = run["evaluations"][-1]
+        shown = f"{last['return_mean']:.1f} over {len(last['returns'])} games"
+        print(f"seed {run['seed']}: {last['step']:,} steps, {shown}, {run['wall_s']:.0f} s")
+    print(results.markdown(results.table([RESULTS / f"{args.name}.json"])))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -107,7 +108,15 @@ def build_generator(run: Run, data: DataSet, device: torch.device) -> Any:
 def spaces(run: Run, env: Any) -> Spaces:
     """What an agent or a reward model is told of the run."""
     observation, action = env.single_observation_space, env.single_action_space
-    return Spaces(observation, action, run.config.steps, env.stack, run.world.name, env.model)
+    about = (run.config.steps, env.stack, run.world.name, env.model, env.references, run.learner.argument)
+    return Spaces(observation, action, *about)
+
+
+def acting(run: Run, agent: Any, env: Any) -> Callable[..., Any]:
+    """The agent's ``act`` in an env. One that sees the state is given it in place of the observations."""
+    if not run.learner.spec.sees_state or not hasattr(env, "state"):
+        return agent.act
+    return lambda obs, carry, step, explore: agent.act(env.state, carry, step, explore)
 
 
 def pick_device(name: str) -> torch.device:

@@ -14,7 +14,7 @@ from typing import Any, cast
 from rlgan import envfile, overrides, schema
 from rlgan.errors import PluginError, UsageError
 from rlgan.registry import Registry, nearest, suggestion
-from rlgan.runconfig import ROLES, Part, Run, RunConfig, read_file
+from rlgan.runconfig import FAMILIES, ROLES, Part, Run, RunConfig, read_file
 from rlgan.schema import Key
 from rlgan.specs import AgentSpec, EnvSpec, LearnerSpec, Preset, Spec
 
@@ -30,7 +30,8 @@ class Draft:
     problems: list[str]
     specs: dict[str, Spec] = field(default_factory=dict)
     """By role; of the plugins that are named and can be used."""
-    env_argument: str = ""
+    arguments: dict[str, str] = field(default_factory=dict)
+    """By role; what follows the colon of a family."""
     preset: Preset | None = None
 
 
@@ -123,7 +124,8 @@ def _draft(cell: overrides.Cell, files: Mapping[str, Mapping[str, Any]], registr
     named = {key: name for key, name in named.items() if name}
     roles = [role for role in ROLES if role in named]
     for role in roles:
-        _collect(found, registry.find, ROLES[role], named[role].partition(":")[0] if role == "env" else named[role])
+        name = named[role].partition(":")[0] if role in FAMILIES else named[role]
+        _collect(found, registry.find, ROLES[role], name)
     if not found.problems:
         _collect(found, _load, found, named, registry)
     if found.preset:
@@ -148,8 +150,8 @@ def _collect(found: Draft, call: Callable[..., Any], *args: Any) -> None:
 def _load(found: Draft, named: Mapping[str, str], registry: Registry) -> None:
     """Import the plugins that are named, add their keys, and choose the preset."""
     for role in (role for role in ROLES if role in named):
-        if role == "env":
-            found.specs[role], found.env_argument = registry.get_env(named[role])
+        if role in FAMILIES:
+            found.specs[role], found.arguments[role] = registry.get_named(ROLES[role], named[role])
         else:
             found.specs[role] = registry.get(ROLES[role], named[role])
         _add_keys(found, role, found.specs[role])
@@ -236,7 +238,7 @@ def _finish(found: Draft, problems: list[str]) -> Run | None:
     if problems:
         return None
     parts = {
-        role: Part(found.values[role], spec, built[role], found.env_argument if role == "env" else "")
+        role: Part(found.values[role], spec, built[role], found.arguments.get(role, ""))
         for role, spec in found.specs.items()
     }
     return Run(built["run"], parts, found.preset, found.origins, found.cell.words)

@@ -89,6 +89,11 @@ def load(run_dir: str | os.PathLike[str], *, device: str | None = None, seed: in
         raise UsageError(
             f"{run_dir} holds the generator {run.learner.name}, which does not act: `rlgan sample` shows it"
         )
+    if run.learner.spec.sees_state and isinstance(env, VecEnv):
+        raise UsageError(
+            f"{run_dir} holds the policy {run.learner.name}, which sees the env's true state and no observations: "
+            f"`rlgan eval` and `rlgan watch` play it"
+        )
     return Policy(agent, env.single_observation_space, env.single_action_space, where, seed)
 
 
@@ -132,7 +137,7 @@ def find_env(name: str, n: int, device: str, settings: dict[str, Any]) -> tuple[
     own = {key if key.startswith("env.") else f"env.{key}": value for key, value in settings.items()}
     found = config.draft(_words({"env": name, "copies": n, "device": device, **own}), Registry())
     spec = cast(EnvSpec, found.specs["env"])
-    return spec, found.env_argument, schema.build(spec.config, found.values, "env.")
+    return spec, found.arguments["env"], schema.build(spec.config, found.values, "env.")
 
 
 def device_env(name: str, spec: EnvSpec, chosen: Any, n: int, device: torch.device) -> Any:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from rlgan import envfile
 from rlgan.discovery import KINDS, Entry, discover, extra_with, unmet
@@ -119,18 +118,18 @@ class Registry:
             raise PluginError(f"{entry} is broken: {reason}. See `rlgan plugins doctor`.")
         return spec
 
-    def get_env(self, text: str) -> tuple[EnvSpec, str]:
+    def get_named(self, kind: str, text: str) -> tuple[Spec, str]:
         """The spec and the argument of ``env=text``: ``atari:pong`` gives ``(spec of atari, "pong")``."""
-        if text in self._files:
+        if kind == "envs" and text in self._files:
             if text not in self._file_specs:
                 self._file_specs[text] = envfile.load(self._files[text], text)
             return self._file_specs[text], ""
         name, colon, argument = text.partition(":")
-        spec = cast(EnvSpec, self.get("envs", name))
+        spec, noun = self.get(kind, name), KINDS[kind]
         if spec.family and not argument:
-            raise UsageError(f"env '{name}' is a family: write env={name}:NAME.")
+            raise UsageError(f"{noun} '{name}' is a family: write {noun}={name}:NAME.")
         if colon and not spec.family:
-            raise UsageError(f"env '{name}' takes nothing after a colon: write env={name}.")
+            raise UsageError(f"{noun} '{name}' takes nothing after a colon: write {noun}={name}.")
         return spec, argument
 
     def locate(self, text: str) -> tuple[str, str]:

@@ -17,6 +17,9 @@ from rlgan.specs import Preset
 ROLES = {"agent": "agents", "generator": "generators", "env": "envs", "data": "data", "reward": "rewards"}
 """The keys of a run that name a plugin, with the plugin's kind. An agent learns in an env, a generator from data."""
 
+FAMILIES = ("agent", "env")
+"""Those whose plugins may be families: ``family:argument``."""
+
 MAX_DEPTH, MAX_VALUES = 16, 100_000
 """Of a config file: an alias inside what it names has no end, and ten aliases of ten aliases are many."""
 
@@ -124,7 +127,7 @@ class Part:
     config: Any
     """The plugin's own settings."""
     argument: str = ""
-    """What follows the colon of ``env=family:argument``."""
+    """What follows the colon of ``family:argument``."""
 
 
 @dataclass(frozen=True)

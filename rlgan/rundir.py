@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import platform
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,8 +31,8 @@ PACKAGES = ("rlgan", "torch", "numpy", "gymnasium", "ale-py")
 def new_name(run: Run) -> str:
     """Name a directory under runs by learner, env or data, seed and the time."""
     name = run.world.name
-    world = Path(name).stem if envfile.is_file(name) else name.replace(":", "-").replace("/", "-")
-    return f"runs/{run.learner.name}-{world}-s{run.config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    pair = f"{run.learner.name}-{Path(name).stem if envfile.is_file(name) else name}"
+    return f"runs/{re.sub('[:/ ]', '-', pair)}-s{run.config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def versions() -> dict[str, str]:

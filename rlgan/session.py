@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rlgan import assembly, envfile, judge, rundir
+from rlgan import assembly, envfile, judge, rundir, specs
 from rlgan import evaluate as evaluation
 from rlgan.core import seeding
 from rlgan.core.protocols import DataSet, RewardModel
@@ -141,7 +141,7 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
                 shown.update(score=0.0, steps=0, game=shown["game"] + 1)
 
         with closing(env), closing(Video(out, env.fps, env.frame(0).shape[:2])) as video:
-            evaluation.play(env, agent.act, agent.carry, episodes, draw)
+            evaluation.play(env, assembly.acting(run, agent, env), agent.carry, episodes, draw)
     return out
 
 
@@ -157,13 +157,8 @@ def protocol(run: Run) -> str:
 
 
 def normalised(run: Run, value: float) -> float | None:
-    """Scale a score: 0 is random play, 1 is human play or else the best known score."""
-    scores = {score.who: score.value for score in run.world.spec.scores}
-    low = scores.pop("random", None)
-    if low is None or not scores:
-        return None
-    high = scores.get("human", max(scores.values()))
-    return (value - low) / (high - low)
+    """The score on the scale of the run's env."""
+    return specs.normalised(run.world.spec.scores, value)
 
 
 def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: ExitStack) -> int:
@@ -209,7 +204,8 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
     )
     width = f"{c.copies} copies, " if "env" in run.parts else ""
     title = f"{run.learner.name} on {run.world.name}" + (f" with reward {c.reward}" if c.reward else "")
-    say(f"{title}: {c.steps:,} steps, {width}seed {c.seed}, {folder}")
+    work = f"{c.steps:,} steps, {width}" if trainer.phases else f"nothing to learn, {c.eval.episodes} games, "
+    say(f"{title}: {work}seed {c.seed}, {folder}")
     say(
         f"device {device}, {task.threads} thread{'s' * (task.threads > 1)}, capture {mode}"
         + (f", preset {run.preset.name}" if run.preset else "")
@@ -263,7 +259,7 @@ def _agent_task(run: Run, folder: Path, device: torch.device, threads: int, stac
         with seeding.fork(seeding.derive(c.seed, EVALUATION), device):
             return _play(run, agent, c.eval.episodes, 0, device)
 
-    stream = Stream(env, agent.act, agent.carry)
+    stream = Stream(env, assembly.acting(run, agent, env), agent.carry)
     reward = assembly.build_reward(run, env, device)
     return Task(agent, stream, reward, evaluate_now, threads, "return_mean", run.world.spec.scores, "rlgan watch")
 
@@ -301,7 +297,7 @@ def _play(
     copies = max(n for n in range(1, EVALUATION_COPIES + 1) if episodes % n == 0)
     env = assembly.build_env(run, copies, device, seeding.derive(run.config.seed, EVALUATION, seed), barrier=0)
     with closing(env):
-        return judge.summary(**evaluation.play(env, agent.act, agent.carry, episodes, on_row))
+        return judge.summary(**evaluation.play(env, assembly.acting(run, agent, env), agent.carry, episodes, on_row))
 
 
 def _judge(generator: Any, data: DataSet, n: int, device: torch.device) -> dict[str, Any]:

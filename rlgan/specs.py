@@ -40,6 +40,16 @@ class Score:
     """Paper or page, and the protocol where it differs."""
 
 
+def normalised(scores: Iterable[Score], value: float) -> float | None:
+    """Scale a score: 0 is random play, 1 is human play or else the best known score; None without such scores."""
+    known = {score.who: score.value for score in scores}
+    low = known.pop("random", None)
+    if low is None or not known:
+        return None
+    high = known.get("human", max(known.values()))
+    return (value - low) / (high - low)
+
+
 @dataclass(frozen=True)
 class Spec:
     """What every plugin says about itself."""
@@ -56,17 +66,26 @@ class Spec:
     tags: tuple[str, ...] = ()
     plans: bool = False
     """Whether it needs the env's model."""
+    family: bool = False
+    """Of agents and envs: True when the name is a prefix, as of ``env=atari:<rom>``."""
+    members: Callable[[], Iterable[str]] | None = None
+    """What may follow the colon of a family, for completion."""
     api: int = API
 
 
 @dataclass(frozen=True)
 class AgentSpec(Spec):
-    """Something that acts and learns: ``factory(spaces, config, device) -> Agent``."""
+    """Something that acts and learns: ``factory(spaces, config, device) -> Agent``.
+
+    ``spaces.argument`` is what follows the colon of ``agent=family:argument``.
+    """
 
     kind = "agents"
     refuses: Callable[[Any, Any], str | None]
     """``refuses(observation_space, action_space)``: why the agent cannot act there, or None."""
     presets: tuple[Preset, ...] = ()
+    sees_state: bool = False
+    """Whether ``act`` is given the true state of a device env in place of its observations; for reference policies."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +99,6 @@ class EnvSpec(Spec):
     kind = "envs"
     host: bool = False
     """True for simulators that live on the CPU."""
-    family: bool = False
-    """True when the name is a prefix: ``env=atari:<rom>``."""
-    members: Callable[[], Iterable[str]] | None = None
-    """What may follow the colon of a family, for completion."""
     scores: tuple[Score, ...] = ()
     source: bytes = field(default=b"", repr=False)
     """Set by rlgan: the content of the file that ``env=./file.py`` named, of which the run keeps a copy."""

@@ -66,7 +66,7 @@ def test_references_span_the_scale():
         else:
             scores[name] = policy.value
     assert scores["random"] == pytest.approx(22.3, abs=1.5)
-    assert scores["linear feedback"] > 490
+    assert scores["linear-feedback"] > 490
     assert scores["optimum"] == 500
 
 

@@ -197,10 +197,10 @@ def test_compiled_step_equals_eager(kind):
 
 
 KNOWN = {
-    Pendulum: {"random": (-1231.7, 40), "energy swing-up": (-150.5, 12), "TQC": (-151.3, 0)},
-    Acrobot: {"random": (-498.8, 2), "reaction pump": (-84.5, 3), "QR-DQN": (-69.1, 0)},
-    MountainCar: {"random": (-200.0, 0.1), "energy pump": (-119.4, 0.6), "DQN, zoo": (-100.8, 0)},
-    MountainCarContinuous: {"random": (-33.1, 1), "gentle pump": (98.6, 0.1), "ARS": (96.7, 0)},
+    Pendulum: {"random": (-1231.7, 40), "energy-swing-up": (-150.5, 12), "TQC": (-151.3, 0)},
+    Acrobot: {"random": (-498.8, 2), "reaction-pump": (-84.5, 3), "QR-DQN": (-69.1, 0)},
+    MountainCar: {"random": (-200.0, 0.1), "energy-pump": (-119.4, 0.6), "DQN, zoo": (-100.8, 0)},
+    MountainCarContinuous: {"random": (-33.1, 1), "gentle-pump": (98.6, 0.1), "ARS": (96.7, 0)},
 }
 
 

@@ -69,13 +69,13 @@ def test_only_what_is_named_is_imported(install: Install) -> None:
 def test_one_module_gives_many_specs_and_families(install: Install) -> None:
     install("fake-good", "[rlgan.envs]\nplain = fake_good\nfamily = fake_good\n", GOOD)
     known = registry()
-    spec, argument = known.get_env("family:a:b-v0")
+    spec, argument = known.get_named("envs", "family:a:b-v0")
     assert (spec.name, argument) == ("family", "a:b-v0")
-    assert known.get_env("plain")[1] == ""
+    assert known.get_named("envs", "plain")[1] == ""
     with pytest.raises(UsageError, match=r"^env 'family' is a family: write env=family:NAME\.$"):
-        known.get_env("family")
+        known.get_named("envs", "family")
     with pytest.raises(UsageError, match=r"^env 'plain' takes nothing after a colon: write env=plain\.$"):
-        known.get_env("plain:x")
+        known.get_named("envs", "plain:x")
 
 
 def test_unknown_name_says_the_nearest(install: Install) -> None:

@@ -79,7 +79,7 @@ class Acrobot:
         def pump(state: State, rng: Generator | None) -> Tensor:
             return 1 - state["x"][:, 2].sign().long()
 
-        return {"random": random, "reaction pump": pump, ZOO.who: Bound(ZOO.value, "published score", ZOO.source)}
+        return {"random": random, "reaction-pump": pump, ZOO.who: Bound(ZOO.value, "published score", ZOO.source)}
 
     def render(self, state: State, i: int) -> np.ndarray:
         """Both links and the height to reach, (480, 480, 3) uint8."""

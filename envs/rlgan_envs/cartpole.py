@@ -70,7 +70,7 @@ class CartPole:
         gains = torch.tensor([0.1, 0.3, 1.0, 0.5], device=self.device, dtype=self.dtype)
         return {
             "random": lambda state, rng: torch.randint(2, state["x"].shape[:1], generator=rng, device=self.device),
-            "linear feedback": lambda state, rng: (state["x"] @ gains > 0).long(),
+            "linear-feedback": lambda state, rng: (state["x"] @ gains > 0).long(),
             "optimum": Bound(self.max_steps, "one reward for each step up to the time limit", "by definition"),
         }
 

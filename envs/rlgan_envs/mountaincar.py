@@ -73,7 +73,7 @@ class MountainCar:
         def pump(state: State, rng: Generator | None) -> Tensor:
             return 2 * (state["x"][:, 1] >= 0).long()
 
-        return {"random": random, "energy pump": pump, ZOO.who: Bound(ZOO.value, "published score", ZOO.source)}
+        return {"random": random, "energy-pump": pump, ZOO.who: Bound(ZOO.value, "published score", ZOO.source)}
 
     def render(self, state: State, i: int) -> np.ndarray:
         """Side view, (400, 600, 3) uint8."""

@@ -77,7 +77,7 @@ class MountainCarContinuous:
         def pump(state: State, rng: Generator | None) -> Tensor:
             return torch.where(state["x"][:, 1:] >= 0, GENTLE, -GENTLE)
 
-        return {"random": random, "gentle pump": pump, ZOO.who: Bound(ZOO.value, "published score", ZOO.source)}
+        return {"random": random, "gentle-pump": pump, ZOO.who: Bound(ZOO.value, "published score", ZOO.source)}
 
     def render(self, state: State, i: int) -> np.ndarray:
         """Side view, (400, 600, 3) uint8."""
@@ -95,7 +95,7 @@ def rlgan_specs() -> Iterable[EnvSpec]:
         scores=(
             Score("random", -33.1, "mean of 10,000 episodes, this env"),
             Score("solved", 90.0, "reward_threshold of MountainCarContinuous-v0"),
-            Score("gentle pump", 98.6, "mean of 2,000 episodes, this env"),
+            Score("gentle-pump", 98.6, "mean of 2,000 episodes, this env"),
             ZOO,
         ),
         tags=("control", "continuous"),

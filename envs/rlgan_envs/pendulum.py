@@ -81,7 +81,7 @@ class Pendulum:
             hold = -(10 * angle + 2 * velocity).clamp(-MAX_TORQUE, MAX_TORQUE)
             return torch.where(angle.abs() < 0.5, hold, MAX_TORQUE * (missing * velocity).sign())
 
-        return {"random": random, "energy swing-up": swing_up, ZOO.who: Bound(ZOO.value, "published score", ZOO.source)}
+        return {"random": random, "energy-swing-up": swing_up, ZOO.who: Bound(ZOO.value, "published score", ZOO.source)}
 
     def render(self, state: State, i: int) -> np.ndarray:
         """The rod in its plane, (480, 480, 3) uint8."""
@@ -114,7 +114,7 @@ def rlgan_specs() -> Iterable[EnvSpec]:
         "swing a pendulum up and hold it; equal to Gymnasium's Pendulum-v1, on the device",
         scores=(
             Score("random", -1231.7, "mean of 10,000 episodes, this env"),
-            Score("energy swing-up", -150.5, "mean of 10,000 episodes, this env"),
+            Score("energy-swing-up", -150.5, "mean of 10,000 episodes, this env"),
             ZOO,
         ),
         tags=("control", "continuous"),

@@ -13,7 +13,7 @@ from click.shell_completion import BashComplete, CompletionItem, FishComplete, Z
 from rlgan import schema
 from rlgan.errors import RlganError
 from rlgan.registry import Registry
-from rlgan.runconfig import ROLES, RunConfig
+from rlgan.runconfig import FAMILIES, ROLES, RunConfig
 
 _BASH = """\
 %(complete_func)s() {
@@ -126,8 +126,8 @@ def _spec(kind: str, named: Mapping[str, str], registry: Registry) -> Any:
 
 def _names(key: str, item: str, registry: Registry) -> list[str]:
     family, colon, _ = item.partition(":")
-    if colon and key == "env":
-        spec = _spec("env", {"env": family}, registry)
+    if colon and key in FAMILIES:
+        spec = _spec(key, {key: family}, registry)
         return [f"{family}:{name}" for name in spec.members()] if spec and spec.members else []
     return [entry.name for entry in registry.names(ROLES[key]) if entry.status == "installed"]
 

@@ -151,6 +151,31 @@ def sample(run_dir: str, words: tuple[str, ...]) -> None:
     click.echo(session.sample(path, options.n, options.seed, options.out))
 
 
+@cli.command()
+@click.argument("words", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, which compare also reads.")
+def compare(words: tuple[str, ...], as_json: bool) -> None:
+    """A table of runs of several seeds: rlgan compare FOLDER... [against=FOLDER] [reach=475].
+
+    \b
+    A FOLDER is a run, holds runs, or is a JSON file of results; its last evaluations are taken.
+    rlgan compare runs/ppo runs/a2c reach=475
+    rlgan compare runs/ppo against=runs/sb3
+    """
+    from rlgan import config
+    from rlgan.bench import results
+    from rlgan.cli.options import CompareOptions
+
+    keys = tuple(f"{name}=" for name in CompareOptions.__dataclass_fields__)
+    options = config.read_options([word for word in words if word.startswith(keys)], CompareOptions)
+    paths = [Path(word) for word in words if not word.startswith(keys)]
+    if not paths:
+        raise UsageError("there is nothing to compare: name a folder of runs before against= and reach=.")
+    rows = results.table(paths, options.against, options.reach)
+    every = [*paths, *([options.against] if options.against else [])]
+    click.echo(results.as_json(rows, every) if as_json else results.markdown(rows))
+
+
 @cli.command(name="list")
 @click.argument("kind", type=_KINDS, required=False)
 @click.option("-v", "--verbose", is_flag=True, help="Import each plugin and show its summary.")

@@ -45,3 +45,13 @@ class SampleOptions:
     """Fixes the samples."""
     out: Path | None = None
     """The picture's file; none = under samples in the run directory."""
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Keys of ``rlgan compare``."""
+
+    against: Path | None = None
+    """Runs of a peer: one agent in each env, with which the others are compared."""
+    reach: float | None = None
+    """A score; the table says how many seeds have it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -40,7 +40,8 @@ class Env(Protocol):
     """A problem as pure functions, batched over the leading dimension, with fixed shapes. It knows no reset logic, no
     time limit and no statistics: the VecEnv does these once for all.
 
-    An env that can be watched has ``render(state, i)``, the picture of copy i (H, W, 3) uint8, and ``fps``.
+    An env that can be watched has ``render(state, i)``, the picture of copy i (H, W, 3) uint8, and ``fps``. One with
+    ``references()`` names policies for ``agent=reference:NAME``, and bounds: ``dict[str, Policy | Bound]``.
     """
 
     observation_space: Space
@@ -57,8 +58,8 @@ class Env(Protocol):
         """Return the next state, reward (n,) float and terminated (n,) bool, changing nothing in place."""
 
 
-Policy = Callable[[State, torch.Generator | None], Tensor]
-"""A reference policy: batched, sees the true state."""
+Policy = Callable[[Any, torch.Generator | None], Tensor]
+"""A reference policy: batched, sees the true state; that of a simulator on the CPU sees its observations."""
 
 
 def _number(obs: Observation) -> Tensor:
@@ -114,6 +115,10 @@ class Spaces:
     """Name of the env."""
     model: Callable[[], Model] | None = None
     """The env's model, where it has one."""
+    references: Callable[[], Mapping[str, Policy | Bound]] | None = None
+    """The env's reference policies and bounds, where it has some."""
+    argument: str = ""
+    """Of an agent that is a family: what follows the colon of its name."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +211,7 @@ class Learner(Stateful, Protocol):
     """What agents and generators share. No base class is needed."""
 
     def phases(self) -> list[Phase]:
-        """Return the work to be done, in order."""
+        """Return the work to be done, in order. Nothing to learn is an empty list: a run is then an evaluation."""
 
 
 class Agent(Learner, Protocol):

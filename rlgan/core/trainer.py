@@ -27,7 +27,7 @@ from rlgan.core.protocols import Learner, Phase, RewardModel
 from rlgan.core.reward import RewardStage
 from rlgan.core.source import ReplaySource, make_source
 from rlgan.core.stream import DataStream, Stream
-from rlgan.errors import NonFiniteError
+from rlgan.errors import NonFiniteError, UsageError
 from rlgan.report.record import LiveLine, Record
 from rlgan.report.trackers import Trackers
 from rlgan.store import checkpoint, tree
@@ -96,13 +96,16 @@ class Trainer(Saved):
         self.device = stream.device
         self.reward = RewardStage(reward, learner, mode) if reward else None
         self.phases: list[Phase] = learner.phases()
+        """None for what learns nothing: the run is an evaluation."""
+        if reward and not self.phases:
+            raise UsageError("an agent that learns nothing needs no learned reward: leave reward= out")
         self.phase = 0
-        self.source = make_source(self.phases[0], stream, self.reward, mode)
+        self.source: Any = make_source(self.phases[0], stream, self.reward, mode) if self.phases else None
         self.updates = 0
         """Updates in this phase."""
         self.began = 0
         """Steps at which this phase began."""
-        self.target = self.phases[0].until or intervals.steps
+        self.target = (self.phases[0].until if self.phases else None) or intervals.steps
         """Rows at which the true number of steps is read next."""
         self.marks = {"record": intervals.record, "evaluate": intervals.evaluate, "checkpoint": intervals.checkpoint}
         self.at = {"record": 0, "evaluate": 0}
@@ -129,14 +132,15 @@ class Trainer(Saved):
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             self.stream.begin()
-            self._run_phase(self.phases[self.phase])
+            if self.phases:
+                self._run_phase(self.phases[self.phase])
             while self.phase + 1 < len(self.phases):
                 self._run_phase(self._next_phase())
             # saved before the last evaluation, which may take long, and after it
             self._save()
             if self.at["record"] < self.stream.rows:
                 self._record()
-            if self.at["evaluate"] < self.stream.rows:
+            if self.at["evaluate"] < self.stream.rows or self.best == -math.inf:
                 self._evaluate()
             self.finished = True
             self._save()
@@ -295,15 +299,16 @@ class Trainer(Saved):
         """Continue from a checkpoint, bit for bit."""
         state = saved.tree
         self.phase = whole(state["phase"], "phase")
-        if self.phase >= len(self.phases):
+        if self.phase >= max(len(self.phases), 1):
             raise ValueError(f"it is in phase {self.phase} of {len(self.phases)}")
         for name, value in state["sums"].items():
             if not isinstance(value, Tensor) or value.dim() or not value.is_floating_point():
                 raise ValueError(f"its sum of {name!r} is not a number")
         self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
-        self.source = make_source(self.phases[self.phase], self.stream, self.reward, self.mode)
+        if self.phases:
+            self.source = make_source(self.phases[self.phase], self.stream, self.reward, self.mode)
         self.load_state_dict(state)
-        if self.target > self.stream.rows + max(self.intervals.steps, *(phase.until or 0 for phase in self.phases)):
+        if self.target > self.stream.rows + max([self.intervals.steps, *(phase.until or 0 for phase in self.phases)]):
             raise ValueError(f"it is to be read at row {self.target}, beyond the end of the run")
         self.segments = list(saved.segments)
         if isinstance(self.source, ReplaySource):

@@ -58,6 +58,9 @@ class VecEnv(Saved, VectorEnv):
         self.render_mode = "rgb_array" if hasattr(env, "render") else None
         self.stack = getattr(env, "stack", 1)
         self.model = partial(called, self.name, "in its model", env.model) if hasattr(env, "model") else None
+        self.references = (
+            partial(called, self.name, "in its references", env.references) if hasattr(env, "references") else None
+        )
         self.max_steps = env.max_steps
         self.masked = hasattr(env, "action_mask")
         self.single_observation_space, self.single_action_space = shown_space(env), env.action_space

@@ -29,9 +29,10 @@ class HostVecEnv:
 
     Args:
         make: ``make(n)`` gives a simulator of n copies, in any autoreset mode. It may have ``send`` and ``recv``,
-            ``stack`` (frames stacked along axis 0 of an observation), ``max_steps``, ``frame(i)`` (copy i as uint8
-            (H, W, 3)) and ``fresh_arrays`` (True: an array that it returned is never written again). Where its
-            ``terminated`` says more than that a game ended, ``info["over"]`` says when one did.
+            ``stack`` (frames stacked along axis 0 of an observation), ``max_steps``, ``references()`` (policies of
+            observations), ``frame(i)`` (copy i as uint8 (H, W, 3)) and ``fresh_arrays`` (True: an array that it
+            returned is never written again). Where its ``terminated`` says more than that a game ended,
+            ``info["over"]`` says when one did.
         copies: All copies, over all groups.
         device: Where the tensors go.
         groups: 1, or 2 for overlap.
@@ -43,8 +44,8 @@ class HostVecEnv:
     """
 
     flies = True
-    model = None
     """Whether a row can be in flight while the learner works."""
+    model = None
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class HostVecEnv:
         self.single_action_space = first.sim.single_action_space
         self.stack: int = getattr(first.sim, "stack", 1)
         self.max_steps: int | None = getattr(first.sim, "max_steps", None)
+        self.references: Callable[[], Any] | None = getattr(first.sim, "references", None)
         self.fps: float = first.sim.metadata.get("render_fps") or 30
         self.statistics = Statistics(copies, self.device)
         self._views = [_columns_of(self.statistics, self.columns(g)) for g in range(groups)]

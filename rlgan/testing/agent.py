@@ -34,13 +34,16 @@ class AgentSubject(Learner):
 
     pairs: tuple[tuple[Space, Space], ...]
     """The spaces that it does not refuse; the first ones are those in which it learns."""
+    argument: str
+    """What follows the colon of its name."""
     keeps = "it draws from a generator of its own, or keeps something that belongs into the carry"
 
     def make(self, pair: int = 0) -> Any:
         """A new agent; its random initial values differ from those of the one before."""
         env = Probe(*self.pairs[pair], self.device)
         model = env.model if self.spec and self.spec.plans else None
-        return self.factory(Spaces(*self.pairs[pair], STEPS, env.stack, model=model), self.config, self.device)
+        told = Spaces(*self.pairs[pair], STEPS, env.stack, "probe", model, env.references, self.argument)
+        return self.factory(told, self.config, self.device)
 
     def observed(self, n: int = ACTORS, pair: int = 0) -> Tensor:
         """Random observations (n, ...)."""
@@ -67,7 +70,7 @@ class AgentSubject(Learner):
 
 
 def check_agent(what: Any, config: Any = None, device: str = "cpu") -> None:
-    """Check an agent: a name (``dqn``), an AgentSpec, or ``factory(spaces, config, device)``.
+    """Check an agent: a name (``dqn``, ``reference:random``), an AgentSpec, or ``factory(spaces, config, device)``.
 
     It is tried in small random envs with the spaces that its spec does not refuse; a bare factory with vectors and
     three actions. Without ``config`` the defaults of its settings are taken.
@@ -80,11 +83,12 @@ def check_agent(what: Any, config: Any = None, device: str = "cpu") -> None:
 
 def agent_checks(what: Any, config: Any = None, device: str = "cpu", registry: Registry | None = None) -> list[Check]:
     """The checks of `check_agent`, to be run one by one."""
-    found = subject("agents", what, config, device, registry)
+    spec, argument = (registry or Registry()).get_named("agents", what) if isinstance(what, str) else (what, "")
+    found = subject("agents", spec, config, device)
     pairs = PAIRS[:1] if found.spec is None else tuple(p for p in PAIRS if found.spec.refuses(*p) is None)
     if found.spec and found.spec.plans:
         pairs = tuple(pair for pair in pairs if isinstance(pair[0], Discrete))  # those that the probe has a model of
-    return bind(CHECKS, AgentSubject(**vars(found), pairs=pairs))
+    return bind(CHECKS, AgentSubject(**vars(found), pairs=pairs, argument=argument))
 
 
 def actions(s: AgentSubject) -> None:
@@ -134,5 +138,6 @@ CHECKS = (actions, in_place, randomness, evaluation, independence, host_reads, u
 
 def _act(s: AgentSubject, agent: Any, obs: Tensor, carry: Any, explore: bool) -> tuple[Batch, Any]:
     step = torch.zeros((), dtype=torch.int64, device=s.device)
+    shown = {"obs": obs} if s.spec and s.spec.sees_state else obs  # the probe's state
     with torch.no_grad():
-        return agent.act(obs, carry, step, explore)
+        return agent.act(shown, carry, step, explore)

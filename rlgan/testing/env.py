@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from functools import partial
 from typing import Any
 
@@ -62,7 +63,7 @@ def check_env(what: Any, config: Any = None, device: str = "cpu") -> None:
 
 def env_checks(what: Any, config: Any = None, device: str = "cpu", registry: Registry | None = None) -> list[Check]:
     """The checks of `check_env`, to be run one by one."""
-    spec, argument = (registry or Registry()).get_env(what) if isinstance(what, str) else (what, "")
+    spec, argument = (registry or Registry()).get_named("envs", what) if isinstance(what, str) else (what, "")
     found = subject("envs", spec, config, device)
     s = EnvSubject(**{**vars(found), "who": f"env {what}" if isinstance(what, str) else found.who})
     if s.spec and s.spec.host:
@@ -201,6 +202,9 @@ def extras(s: EnvSubject) -> None:
         if not isinstance(value, Tensor) or value.shape != (N,):
             raise ConformanceError(f"{s.who} returned the metric {name!r} as {about(value)}; it must be ({N},)")
     for name, policy in (env.references() if hasattr(env, "references") else {}).items():
+        if callable(policy) and not re.fullmatch(r"[\w.+-]+", name):
+            mend = "write hyphens, as in linear-feedback, so that agent=reference:NAME can name it"
+            raise ConformanceError(f"{s.who} has the reference {name!r}: {mend}")
         if callable(policy) and (fault := outside(env.action_space, policy(state, _rng(s, 2)))):
             raise ConformanceError(f"{s.who} has the reference {name!r}, whose action {fault}")
     if hasattr(env, "render"):

@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 from gymnasium.vector.utils import batch_space
 from torch import Generator, Tensor
 
-from rlgan.core.protocols import Batch, Model, State
+from rlgan.core.protocols import Batch, Bound, Model, Policy, State
 from rlgan.testing.kit import about
 
 STEPS = 100_000
@@ -50,6 +50,10 @@ class Probe:
         following = self.reset(len(action), rng)
         terminated = torch.rand(len(action), generator=rng, device=self.device) < 0.1
         return following, action.float().flatten(1).mean(1) if action.dim() > 1 else action.float(), terminated
+
+    def references(self) -> dict[str, Policy | Bound]:
+        """A policy that plays at random."""
+        return {"random": lambda state, rng: draw(self.action_space, len(state["obs"]), rng, self.device)}
 
     def model(self) -> Model:
         """A table of the numbered observations and actions to plan with; it is not how this env steps."""

@@ -1,0 +1,1 @@
+"""Comparisons of runs: statistics over seeds and envs, and tables of results."""

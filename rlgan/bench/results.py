@@ -1,0 +1,222 @@
+"""What runs of several seeds came to, as a table: read from run folders and from committed JSON files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlgan.bench import statistics
+from rlgan.bench.statistics import Floats, Interval, bootstrap, number
+from rlgan.errors import RlganError, UsageError
+from rlgan.registry import Registry
+from rlgan.report import record
+from rlgan.runconfig import read_file
+from rlgan.specs import normalised
+
+MEASURES = ("return_mean", "recognised")
+"""What an evaluation is judged by: of an agent's games, of a generator's samples."""
+METHOD = (
+    f"{statistics.CONFIDENCE:.0%} percentile intervals of a stratified bootstrap over seeds, "
+    f"{statistics.RESAMPLES:,} resamples"
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The last evaluation of one run."""
+
+    agent: str
+    """What learned, with its learned reward if it had one; of a generator its name."""
+    env: str
+    """Where, or from which data."""
+    seed: int
+    steps: int
+    """At that evaluation."""
+    score: float
+    episodes: int
+    """Games, or samples."""
+    normalised: float | None = None
+    """0 is random play, 1 the reference; None where the env has no scale."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One agent in one env, over seeds; intervals are None of a single run, differences where there is no peer."""
+
+    env: str
+    agent: str
+    seeds: tuple[int, ...]
+    steps: tuple[int, int]
+    """The fewest and the most among the runs."""
+    mean: Interval
+    iqm: Interval
+    reach: float | None
+    reached: int | None
+    """Seeds whose score is at least ``reach``."""
+    peer: str | None = None
+    peer_seeds: int = 0
+    difference: Interval | None = None
+    """Of the means, ours minus the peer's."""
+    better: Interval | None = None
+    """Probability that one of our runs beats one of the peer's."""
+
+
+def read(path: Path) -> list[Result]:
+    """The runs of a run folder, of a folder of run folders, or of a JSON file that `as_json` made.
+
+    Raises:
+        UsageError: there is none, or one is damaged, has no evaluation, or is there twice.
+    """
+    if not path.exists():
+        raise UsageError(f"there is no {path}: give a run folder, a folder of some, or a JSON file of results.")
+    if path.is_file():
+        found = _from_json(path)
+    else:
+        folders = [path, *sorted(path.glob("*/")), *sorted(path.glob("*/*/"))]
+        found = [_from_folder(folder) for folder in folders if (folder / "config.yaml").is_file()]
+    if not found:
+        raise UsageError(f"{path} holds no runs: give a run folder, a folder of some, or a JSON file of results.")
+    seen: set[tuple[str, str, int]] = set()
+    for run in found:
+        if (key := (run.agent, run.env, run.seed)) in seen:
+            raise UsageError(
+                f"{path} holds two runs of {run.agent} on {run.env} with seed {run.seed}: give folders that hold one "
+                "run of each seed, as in `rlgan compare FOLDER FOLDER`."
+            )
+        seen.add(key)
+    return found
+
+
+def table(paths: Sequence[Path], against: Path | None = None, reach: float | None = None) -> list[Row]:
+    """A row for each agent and env of each path, and one more over all envs where every score has a scale.
+
+    ``against`` holds the peer: runs of one agent in each env, with which ours are compared.
+    """
+    peers: dict[str, list[Result]] = {}
+    for run in read(against) if against else []:
+        peers.setdefault(run.env, []).append(run)
+    for env, runs in peers.items():
+        if len(names := sorted({run.agent for run in runs})) > 1:
+            raise UsageError(f"against={against} holds {' and '.join(names)} on {env}: give the folder of one.")
+    groups: dict[tuple[Path, str], dict[str, list[Result]]] = {}
+    for path in paths:
+        for run in read(path):
+            groups.setdefault((path, run.agent), {}).setdefault(run.env, []).append(run)
+    agents = [agent for _, agent in groups]
+    rows = []
+    for (path, agent), envs in groups.items():
+        label = agent if agents.count(agent) == 1 else f"{agent} ({path.stem})"
+        rows += [_row(env, label, {env: runs}, peers, reach) for env, runs in envs.items()]
+        scaled = all(run.normalised is not None for runs in envs.values() for run in runs)
+        if len(envs) > 1 and scaled and len({len(runs) for runs in envs.values()}) == 1:
+            rows.append(_row(f"all {len(envs)}, normalised", label, envs, peers, None))
+    return sorted(rows, key=lambda row: row.env)
+
+
+def _row(
+    env: str, label: str, envs: dict[str, list[Result]], peers: dict[str, list[Result]], reach: float | None
+) -> Row:
+    scaled = len(envs) > 1
+    runs = [run for group in envs.values() for run in group]
+    ours = _matrix(envs.values(), scaled)
+    steps = [run.steps for run in runs]
+    row: dict[str, Any] = {
+        "env": env,
+        "agent": label,
+        "seeds": tuple(sorted({run.seed for run in runs})),
+        "steps": (min(steps), max(steps)),
+        "mean": bootstrap(statistics.mean, ours),
+        "iqm": bootstrap(statistics.iqm, ours),
+        "reach": reach,
+        "reached": None if reach is None else sum(run.score >= reach for run in runs),
+    }
+    others = [peers.get(name, []) for name in envs]
+    sound = not scaled or (all(run.normalised is not None for group in others for run in group))
+    if all(others) and len({len(group) for group in others}) == 1 and sound:
+        theirs = _matrix(others, scaled)
+        row |= {"peer": others[0][0].agent, "peer_seeds": len(theirs)}
+        row["difference"] = bootstrap(statistics.difference(statistics.mean), ours, theirs)
+        row["better"] = bootstrap(statistics.probability_of_improvement, ours, theirs)
+    return Row(**row)
+
+
+def _matrix(groups: Iterable[list[Result]], scaled: bool) -> Floats:
+    """Scores (R, E) of equally many runs in each env."""
+    return np.array([[run.normalised if scaled else run.score for run in group] for group in groups], np.float64).T
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table as it stands in a page of results."""
+    peers = sorted({row.peer for row in rows if row.peer})
+    reach = next((row.reach for row in rows if row.reach is not None), None)
+    head = ["env", "agent", "steps", "seeds", "mean", "interquartile mean"]
+    head += [f"at least {reach:g}"] if reach is not None else []
+    head += [f"minus {' or '.join(peers)}", "better with probability"] if peers else []
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        low, high = row.steps
+        single = len(row.seeds) == 1
+        cells = [row.env, row.agent, f"{low:,}" if low == high else f"{low:,} to {high:,}", str(len(row.seeds))]
+        cells += [number(each.value) if single else str(each) for each in (row.mean, row.iqm)]
+        if reach is not None:
+            cells.append("" if row.reached is None else f"{row.reached} of {len(row.seeds)}")
+        if peers:
+            cells += [str(row.difference or ""), str(row.better or "")]
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + f"\n\nIn brackets {METHOD}."
+
+
+def as_json(rows: Sequence[Row], paths: Sequence[Path]) -> str:
+    """The table, and the runs of all paths, which `read` takes back."""
+    runs = [asdict(run) for path in paths for run in read(path)]
+    tree = {"method": METHOD, "rows": [asdict(row) for row in rows], "runs": runs}
+    return json.dumps(tree, indent=1)
+
+
+def _from_folder(folder: Path) -> Result:
+    settings = read_file(str(folder / "config.yaml"))
+    try:
+        agent = str(settings.get("agent") or settings["generator"])
+        env = str(settings.get("env") or settings["data"])
+        seed = int(settings["seed"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{folder / 'config.yaml'} is not that of a run: {error} is missing or no number.") from error
+    measure = MEASURES[0] if "agent" in settings else MEASURES[1]
+    row = record.last_evaluation(folder / "metrics.jsonl", measure)
+    score = float(row[measure])
+    agent += f" with {settings['reward']}" if settings.get("reward") else ""
+    games = int(row.get("episodes", row.get("samples", 0)))
+    return Result(agent, env, seed, int(row["step"]), score, games, scale(env, score))
+
+
+def scale(env: str, score: float) -> float | None:
+    """The score between random play and the reference of an env that is installed and has both."""
+    try:
+        spec, _ = Registry().get_named("envs", env)
+    except RlganError:  # a file's env, a data set, or a plugin that is not here: without a scale
+        return None
+    return normalised(getattr(spec, "scores", ()), score)
+
+
+def _from_json(path: Path) -> list[Result]:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        runs = tree["runs"] if isinstance(tree, dict) else tree
+        return [Result(**run) if "score" in run else _gathered(run) for run in runs]
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} holds no results of runs ({type(error).__name__}: {error}).") from error
+
+
+def _gathered(run: dict[str, Any]) -> Result:
+    """A run as `benchmarks/seeds.py` gathers it, with its evaluations, or as one evaluation with names beside it."""
+    last = run["evaluations"][-1] if "evaluations" in run else run
+    games = last["episodes"] if "episodes" in last else len(last["returns"])
+    agent, env, score = str(run["agent"]), str(run["env"]), float(last["return_mean"])
+    return Result(agent, env, int(run["seed"]), int(last["step"]), score, games, scale(env, score))
