@@ -16,7 +16,7 @@ from rlgan.errors import PluginError, UsageError
 from rlgan.registry import Registry, nearest, suggestion
 from rlgan.runconfig import FAMILIES, ROLES, Part, Run, RunConfig, read_file
 from rlgan.schema import Key
-from rlgan.specs import AgentSpec, EnvSpec, LearnerSpec, Preset, Spec
+from rlgan.specs import LEARNS_NOTHING, AgentSpec, EnvSpec, LearnerSpec, Preset, Spec
 
 
 @dataclass
@@ -92,9 +92,9 @@ def read_options(words: Sequence[str], cls: type) -> Any:
 
 
 def agents_that_can(registry: Registry, observation_space: Any, action_space: Any, model: bool = False) -> list[str]:
-    """Names of the usable agents for an env with these spaces, and perhaps a model. Imports every agent."""
+    """Names of the usable agents that learn in an env with these spaces, and perhaps a model. Imports every agent."""
     found = ((name, cast(AgentSpec, spec)) for name, spec in _usable(registry, "agents"))
-    able = ((name, spec) for name, spec in found if model or not spec.plans)
+    able = ((name, spec) for name, spec in found if LEARNS_NOTHING not in spec.tags and (model or not spec.plans))
     return [name for name, spec in able if spec.refuses(observation_space, action_space) is None]
 
 

@@ -136,6 +136,8 @@ class TrackerSpec(Spec):
     kind = "hooks"
 
 
+LEARNS_NOTHING = "learns-nothing"
+"""Tag of an agent that is there to compare with, and is recommended to nobody who wants to learn."""
 LearnerSpec = AgentSpec | GeneratorSpec
 
 

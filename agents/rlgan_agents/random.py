@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlgan.core.protocols import Batch, Observation, Phase, Spaces
 from rlgan.hookspecs import hookimpl
-from rlgan.specs import AgentSpec, NoConfig
+from rlgan.specs import LEARNS_NOTHING, AgentSpec, NoConfig
 from rlgan.store.state import Saved
 
 
@@ -94,5 +94,5 @@ def rlgan_specs() -> Iterable[AgentSpec]:
         NoConfig,
         "uniformly random actions, which learn nothing: the bottom of every scale",
         refuses,
-        tags=("reference", "samples-in-evaluation"),
+        tags=(LEARNS_NOTHING, "samples-in-evaluation"),
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 from rlgan.core.protocols import Batch, Phase, Spaces
 from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
-from rlgan.specs import AgentSpec, NoConfig
+from rlgan.specs import LEARNS_NOTHING, AgentSpec, NoConfig
 from rlgan.store.state import Saved
 
 
@@ -64,5 +64,5 @@ def rlgan_specs() -> Iterable[AgentSpec]:
         refuses,
         family=True,
         sees_state=True,
-        tags=("reference", "samples-in-evaluation"),
+        tags=(LEARNS_NOTHING, "samples-in-evaluation"),
     )
