@@ -12,7 +12,8 @@ from rlgan.nn import torsos
 from rlgan.nn.optimise import Adam, optimise
 from rlgan.nn.schedule import linear
 from rlgan.nn.torsos import MLP, NatureCNN, PlanesCNN, value_network
-from rlgan_agents.dqn import DQN, DQNConfig, refuses, td_loss
+from rlgan.nn.value_heads import Mean
+from rlgan_agents.dqn import DQN, DQNConfig, refuses
 
 CPU = torch.device("cpu")
 VECTOR = Box(-np.inf, np.inf, (2,), np.float32)
@@ -53,7 +54,8 @@ def batch():
 )
 def test_loss_by_hand(double, kind, expected):
     q, target = Table([[0.0, 1.0], [2.0, 3.0]]), Table([[4.0, 5.0], [8.0, 6.0]])
-    loss, taken = td_loss(q, target, batch(), double, kind)
+    rows, taken = Mean(kind).loss(q, target, batch(), double)
+    loss = rows.mean()
     assert float(loss) == pytest.approx(expected)
     assert taken.tolist() == [0.0, 3.0]
     loss.backward()
@@ -63,11 +65,24 @@ def test_loss_by_hand(double, kind, expected):
         assert q.w.grad.tolist() == [[-0.5, 0.0], [0.0, 0.5]]
 
 
-def test_weight_zero_removes_a_row():
+def test_a_row_of_weight_zero_teaches_nothing():
+    torch.manual_seed(0)
+    one, two = (DQN(Spaces(VECTOR, Discrete(2), 1000), DQNConfig(hidden=(8,)), CPU) for _ in range(2))
+    two.load_state_dict(one.state_dict())
+    common = batch() | {"step": torch.tensor(0), "weight": torch.tensor([2.0, 0.0])}
+    one.update(common)
+    two.update(common | {"reward": torch.tensor([1.0, 77.0])})
+    for x, y in zip(one.q.parameters(), two.q.parameters(), strict=True):
+        assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize("kind", ["mse", "huber"])
+def test_priorities_are_the_sizes_of_the_errors(kind):
     q, target = Table([[0.0, 1.0], [2.0, 3.0]]), Table([[4.0, 5.0], [8.0, 6.0]])
-    b = batch() | {"weight": torch.tensor([2.0, 0.0])}
-    loss, _ = td_loss(q, target, b, False, "mse")
-    assert float(loss) == pytest.approx(12.5)
+    head = Mean(kind)
+    for reward, expected in (([1.0, -2.0], [5.0, 5.0]), ([-4.25, 3.5], [0.25, 0.5]), ([-5.0, 3.0], [1.0, 0.0])):
+        rows, _ = head.loss(q, target, batch() | {"reward": torch.tensor(reward)}, False)
+        assert head.priority(rows).tolist() == pytest.approx(expected)
 
 
 def test_update_reaches_the_closed_form_of_a_chain():

@@ -24,6 +24,7 @@ CARTPOLE = shlex.split(
     "agent=dqn env=cartpole preset=none steps=5000 copies=4 agent.learning_starts=400 agent.capacity=1500 "
     "agent.hidden=[32,32] checkpoint.every=300 record.every=100 eval.every=1300 eval.episodes=4"
 )
+PRIORITISED = ["agent.prioritised=true", "agent.n_step=3", "groups=2"]
 BREAKOUT = shlex.split(
     "agent=dqn env=breakout steps=1200 agent.learning_starts=400 agent.capacity=800 agent.train_every=8 "
     "checkpoint.every=200 record.every=100 barrier.every=60 eval.episodes=2 threads=1"
@@ -128,7 +129,17 @@ ON_REPLAY = (
     "agent.noise_memory=0.5 checkpoint.every=150 record.every=50 eval.every=600"
 )
 ON_LAKE = "env=frozenlake steps=8000 checkpoint.every=500 record.every=250 eval.every=3000"
+ON_CARTPOLE = (
+    "env=cartpole steps=2500 agent.learning_starts=400 agent.capacity=800 agent.hidden=[16,16] agent.train_every=8 "
+    "checkpoint.every=200 record.every=100 eval.every=900"
+)
 AGENTS = {
+    "dqn prioritised": f"{ON_CARTPOLE} agent.prioritised=true agent.n_step=3",
+    "dqn dueling and noisy": f"{ON_CARTPOLE} agent.dueling=true agent.noisy=true",
+    "dqn c51": f"{ON_CARTPOLE} agent.head=c51 agent.v_min=0 agent.v_max=100 agent.double=true",
+    "dqn qr": f"{ON_CARTPOLE} agent.head=qr agent.atoms=11",
+    "dqn rainbow": f"{ON_CARTPOLE} preset=rainbow",
+    "pqn": f"{ON_ROLLOUTS} agent.horizon=16 agent.minibatch=32 agent.epochs=3 agent.lr_end=0",
     "ppo": f"{ON_ROLLOUTS} agent.horizon=16 agent.minibatch=32 agent.epochs=3 agent.lr_end=0 agent.clip_end=0",
     "ppo with memory": f"{ON_ROLLOUTS} agent.horizon=16 agent.minibatch=32 agent.memory=lstm agent.sequence=8 "
     "env.velocities=false",
@@ -145,7 +156,8 @@ AGENTS = {
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_a_killed_agent_equals_an_uninterrupted_one(tmp_path: Path, name: str) -> None:
-    words = shlex.split(f"agent={name.split()[0]} preset=none copies=4 eval.episodes=4 {AGENTS[name]}")
+    words = shlex.split(f"agent={name.split()[0]} copies=4 eval.episodes=4 {AGENTS[name]}")
+    words += [] if "preset=" in AGENTS[name] else ["preset=none"]
     finish(start("run", *words, f"dir={tmp_path / 'base'}"))
     total = lines(tmp_path / "base")
     kill_and_resume(tmp_path / "run", words, total, seed=0, kills=min(2, total - 7))
@@ -155,9 +167,8 @@ def test_a_killed_agent_equals_an_uninterrupted_one(tmp_path: Path, name: str) -
 def test_every_agent_is_killed_and_resumed() -> None:
     too_quick = {"value-iteration", "policy-iteration"}  # tests/test_tabular.py cuts them
     untrained = {"random", "reference"}  # tests/test_reference_agents.py kills them
-    assert {name.split()[0] for name in AGENTS} | {"dqn"} | too_quick | untrained == {
-        entry.name for entry in Registry().names("agents")
-    }
+    named = {name.split()[0] for name in AGENTS}
+    assert named | too_quick | untrained == {entry.name for entry in Registry().names("agents")}
 
 
 def test_a_killed_run_in_an_env_from_a_file_equals_an_uninterrupted_one(tmp_path: Path) -> None:
@@ -251,6 +262,14 @@ def test_a_finished_run_is_left_as_it_is(cartpole: Path) -> None:
 def test_killed_breakout_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     finish(start("run", *BREAKOUT, f"dir={tmp_path / 'base'}"))
     kill_and_resume(tmp_path / "run", BREAKOUT, lines(tmp_path / "base"), seed=0, kills=1)
+    assert_equal(tmp_path / "run", tmp_path / "base", 800 // 8)
+
+
+@needs_ale
+def test_killed_breakout_by_priority_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    """Stacked frames, two groups of copies, windows of three rows."""
+    finish(start("run", *BREAKOUT, *PRIORITISED, f"dir={tmp_path / 'base'}"))
+    kill_and_resume(tmp_path / "run", [*BREAKOUT, *PRIORITISED], lines(tmp_path / "base"), seed=1, kills=1)
     assert_equal(tmp_path / "run", tmp_path / "base", 800 // 8)
 
 

@@ -1,26 +1,28 @@
-"""DQN (Mnih et al. 2015): Q-learning with a target network and replay; double targets (van Hasselt et al. 2016).
+"""DQN (Mnih et al. 2015): Q-learning with a target network and replay; and, each as a flag, what Rainbow makes of it.
 
-Differs from the paper: Adam instead of RMSProp, many copies of the env, n-step targets as an option. All schedules
-count agent steps summed over copies; moves of the target network are counted in updates.
+Double targets, n-step windows, two streams, replay by priority, noisy layers, and distributions of the return instead
+of its mean (Hessel et al. 2018 has all references). Differs from the paper: Adam instead of RMSProp, many copies of the
+env. All schedules count agent steps summed over copies; moves of the target network are counted in updates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt, Interval
-from gymnasium.spaces import Box, Discrete, Space
-from torch import Tensor, nn
-from torch.nn import functional as F
+from gymnasium.spaces import Discrete, Space
+from torch import Tensor
 
-from rlgan.core.protocols import Batch, Phase, Replay, Spaces
+from rlgan.core.protocols import Batch, Phase, Priorities, Replay, Spaces
 from rlgan.hookspecs import hookimpl
 from rlgan.nn.optimise import Adam, optimise, soft_update
 from rlgan.nn.schedule import linear
+from rlgan.nn.tops import Top, with_noise
 from rlgan.nn.torsos import Precision, value_network
+from rlgan.nn.value_heads import HeadName, LossName, make_head, unfit
 from rlgan.specs import AgentSpec, Preset
 from rlgan.store.state import Saved
 
@@ -65,8 +67,28 @@ class DQNConfig:
     """Rewards summed before the bootstrap."""
     double: bool = False
     """Choose the bootstrap action by the online network."""
-    loss: Literal["huber", "mse"] = "huber"
-    """Huber has slope 1 beyond an error of 1; mse is half the squared error."""
+    dueling: bool = False
+    """Tell the value of a state and the advantages of actions in two streams."""
+    prioritised: bool = False
+    """Draw rows by their error when they were last drawn, instead of uniformly."""
+    priority_alpha: Fraction = 0.5
+    """Exponent of the priorities; 0 is uniform."""
+    priority_beta: Fraction = 0.4
+    """Exponent of the weights that undo the bias; it rises to 1 over the run."""
+    noisy: bool = False
+    """Learned noise in the last two layers, which explores by itself: then epsilon_start and epsilon_end may be 0."""
+    noisy_sigma: Annotated[float, Gt(0)] = 0.5
+    """Where that noise starts, as a multiple of 1 over the root of a layer's inputs."""
+    head: HeadName = "q"
+    """What is learned of the return: its mean (q), a distribution over atoms (c51) or quantiles (qr)."""
+    atoms: Annotated[int, Gt(1)] = 51
+    """Atoms of c51, or quantiles of qr."""
+    v_min: float = -10.0
+    """Lowest atom of c51."""
+    v_max: float = 10.0
+    """Highest atom of c51. A return beyond counts as this one."""
+    loss: LossName = "huber"
+    """Of head q. Huber has slope 1 beyond an error of 1; mse is half the squared error."""
     max_grad_norm: Annotated[float, Gt(0)] = 10.0
     """Global norm to which gradients are clipped."""
     clip_reward: bool = False
@@ -84,20 +106,24 @@ class DQN(Saved):
 
     def __init__(self, spaces: Spaces, config: DQNConfig, device: torch.device) -> None:
         assert isinstance(spaces.action, Discrete)
-        self.config, self.device, self.steps = config, device, spaces.steps
+        c = self.config = config
+        self.device, self.steps = device, spaces.steps
         self.actions, self.lowest = int(spaces.action.n), int(spaces.action.start)
-        make = (spaces.observation, self.actions, config.hidden, config.precision, device)
+        self.head = make_head(c.head, c.loss, c.atoms, c.v_min, c.v_max, device)
+        top = Top(self.head.each, c.dueling, c.noisy_sigma if c.noisy else 0.0)
+        make = (spaces.observation, self.actions * self.head.each, c.hidden, c.precision, device, top)
         self.q, self.target = value_network(*make), value_network(*make).requires_grad_(False)
         soft_update(self.target, self.q, 1.0)
-        self.optimiser = Adam(self.q.parameters(), config.lr, eps=config.adam_eps)
+        self.optimiser = Adam(self.q.parameters(), c.lr, eps=c.adam_eps)
 
     def carry(self, n: int) -> None:
         """No recurrent state."""
 
     def act(self, obs: Tensor, carry: None, step: Tensor, explore: bool) -> tuple[Batch, None]:
-        """Epsilon-greedy, independently in each copy."""
+        """Epsilon-greedy, independently in each copy; so is the noise of noisy layers, of which evaluation has none."""
         c = self.config
-        greedy = self.q(obs).argmax(-1)
+        out = with_noise(self.q, obs, "rows" if explore else "none") if c.noisy else self.q(obs)
+        greedy = self.head.values(out).argmax(-1)
         epsilon = linear(step, c.epsilon_start, c.epsilon_end, c.epsilon_steps) if explore else c.epsilon_eval
         random = torch.randint(self.actions, greedy.shape, device=self.device)
         chosen = torch.where(torch.rand(greedy.shape, device=self.device) < epsilon, random, greedy)
@@ -107,7 +133,8 @@ class DQN(Saved):
         """One phase: train from replay for the whole run."""
         c = self.config
         replay = Replay(
-            c.capacity, c.batch_size, c.train_every, c.updates, c.learning_starts, c.n_step, c.gamma, c.clip_reward
+            *(c.capacity, c.batch_size, c.train_every, c.updates, c.learning_starts, c.n_step, c.gamma, c.clip_reward),
+            priorities=Priorities(c.priority_alpha, c.priority_beta, self.steps) if c.prioritised else None,
         )
         return [Phase("train", replay, self.update, periodic=((c.sync_every, self.sync),))]
 
@@ -117,125 +144,81 @@ class DQN(Saved):
         if c.lr_end < 1.0:
             self.optimiser.lr.copy_(linear(batch["step"], c.lr, c.lr * c.lr_end, self.steps))
         batch = {**batch, "action": batch["action"] - self.lowest}
-        loss, q = td_loss(self.q, self.target, batch, c.double, c.loss)
+        rows, q = self.head.loss(self.q, self.target, batch, c.double)
+        loss = (rows * batch["weight"]).mean()
         norm = optimise(self.optimiser, loss, c.max_grad_norm)
-        return {"loss": loss.detach(), "q": q.detach().mean(), "grad_norm": norm}
+        metrics = {"loss": loss.detach(), "q": q.detach().mean(), "grad_norm": norm}
+        return metrics | {"priority": self.head.priority(rows.detach())} if c.prioritised else metrics
 
     def sync(self) -> None:
         """Move the target network."""
         soft_update(self.target, self.q, self.config.tau)
 
 
-def td_loss(
-    q: nn.Module, target: nn.Module, batch: Batch, double: bool, kind: Literal["huber", "mse"]
-) -> tuple[Tensor, Tensor]:
-    """Mean weighted loss () of Q(s, a) (B,) against ``reward + discount * max_a Q_target(next, a)``, and Q(s, a).
-
-    With ``double`` the maximum is taken where the online network has it.
-    """
-    with torch.no_grad():
-        following = target(batch["next_obs"])
-        if double:
-            best = q(batch["next_obs"]).argmax(-1, keepdim=True)
-            value = following.gather(1, best).squeeze(1)
-        else:
-            value = following.amax(-1)
-        goal = batch["reward"] + batch["discount"] * value
-    taken = q(batch["obs"]).gather(1, batch["action"].unsqueeze(1)).squeeze(1)
-    error = F.smooth_l1_loss(taken, goal, reduction="none") if kind == "huber" else 0.5 * (taken - goal).square()
-    return (error * batch["weight"]).mean(), taken
-
-
 def refuses(observation: Space, action: Space) -> str | None:
     """Discrete actions and Box observations only."""
-    if not isinstance(action, Discrete):
-        return f"dqn chooses among numbered actions, this env takes {action}"
-    if not isinstance(observation, Box):
-        return f"dqn reads arrays, this env gives {observation}"
-    return None
+    return unfit("dqn", observation, action)
 
 
-CARTPOLE = {
-    "steps": 50_000,
-    "copies": 8,
-    "agent.lr": 1e-3,
-    "agent.lr_end": 0.0,
-    "agent.train_every": 8,
-    "agent.updates": 4,
-    "agent.sync_every": 1,
-    "agent.tau": 0.01,
-    "agent.epsilon_steps": 5_000,
-    "agent.double": True,
-}
-CARTPOLE_ZOO = {
-    "steps": 50_000,
-    "copies": 64,
-    "agent.lr": 2.3e-3,
-    "agent.batch_size": 64,
-    "agent.capacity": 100_000,
-    "agent.learning_starts": 1_000,
-    "agent.train_every": 256,
-    "agent.updates": 128,
-    "agent.sync_every": 128,
-    "agent.epsilon_end": 0.04,
-    "agent.epsilon_steps": 8_000,
-    "agent.hidden": (256, 256),
-}
-BRICKS = {
-    "steps": 100_000,
-    "copies": 32,
-    "agent.lr": 5e-4,
-    "agent.lr_end": 0.1,
-    "agent.gamma": 0.97,
-    "agent.batch_size": 32,
-    "agent.capacity": 100_000,
-    "agent.learning_starts": 2_000,
-    "agent.epsilon_end": 0.02,
-    "agent.epsilon_steps": 20_000,
-    "agent.n_step": 3,
-    "agent.double": True,
-}
-ACROBOT = {
-    "steps": 50_000,
-    "copies": 16,
-    "agent.lr": 1e-3,
-    "agent.lr_end": 0.0,
-    "agent.train_every": 16,
-    "agent.updates": 8,
-    "agent.sync_every": 1,
-    "agent.tau": 0.01,
-    "agent.epsilon_steps": 5_000,
-    "agent.double": True,
-    "agent.hidden": (64, 64),
-}
-ATARI = {
-    "copies": 16,
-    "agent.lr": 1e-4,
-    "agent.batch_size": 32,
-    "agent.train_every": 4,
-    "agent.epsilon_end": 0.01,
-    "agent.epsilon_eval": 0.01,
-    "agent.clip_reward": True,
-}
-BREAKOUT_1M = ATARI | {
-    "steps": 1_000_000,
-    "agent.adam_eps": 1.5e-4,
-    "agent.double": True,
-    "agent.n_step": 3,
-    "agent.capacity": 100_000,
-    "agent.learning_starts": 20_000,
-    "agent.train_every": 8,
-    "agent.epsilon_steps": 100_000,
-    "agent.sync_every": 250,
-}
-CLEANRL = ATARI | {
-    "steps": 10_000_000,
-    "agent.capacity": 1_000_000,
-    "agent.learning_starts": 80_000,
-    "agent.epsilon_steps": 1_000_000,
-    "agent.sync_every": 250,
-    "agent.loss": "mse",
-}
+def tuned(steps: int, copies: int, **agent: Any) -> dict[str, Any]:
+    """Values of a preset."""
+    return {"steps": steps, "copies": copies} | {f"agent.{key}": value for key, value in agent.items()}
+
+
+def rainbow(preset: dict[str, Any], low: float, high: float) -> dict[str, Any]:
+    """All flags at once, for returns from low to high; noise explores in place of random actions."""
+    flags = dict.fromkeys(("agent.double", "agent.dueling", "agent.prioritised", "agent.noisy"), True)
+    quiet = {"agent.epsilon_start": 0.0, "agent.epsilon_end": 0.0}
+    return preset | flags | quiet | {"agent.n_step": 3, "agent.head": "c51", "agent.v_min": low, "agent.v_max": high}
+
+
+CARTPOLE = tuned(
+    50_000, 8, lr=1e-3, lr_end=0.0, train_every=8, updates=4, sync_every=1, tau=0.01, epsilon_steps=5_000, double=True
+)
+CARTPOLE_ZOO = tuned(
+    steps=50_000,
+    copies=64,
+    lr=2.3e-3,
+    capacity=100_000,
+    train_every=256,
+    updates=128,
+    sync_every=128,
+    epsilon_end=0.04,
+    epsilon_steps=8_000,
+    hidden=(256, 256),
+)
+BRICKS = tuned(
+    steps=100_000,
+    copies=32,
+    lr=5e-4,
+    lr_end=0.1,
+    gamma=0.97,
+    batch_size=32,
+    capacity=100_000,
+    learning_starts=2_000,
+    epsilon_end=0.02,
+    epsilon_steps=20_000,
+    n_step=3,
+    double=True,
+)
+ACROBOT = CARTPOLE | {"copies": 16, "agent.train_every": 16, "agent.updates": 8, "agent.hidden": (64, 64)}
+ATARI = tuned(
+    10_000_000, 16, lr=1e-4, batch_size=32, train_every=4, epsilon_end=0.01, epsilon_eval=0.01, clip_reward=True
+)
+BREAKOUT_1M = ATARI | tuned(
+    steps=1_000_000,
+    copies=16,
+    adam_eps=1.5e-4,
+    double=True,
+    n_step=3,
+    capacity=100_000,
+    learning_starts=20_000,
+    train_every=8,
+    epsilon_steps=100_000,
+)
+CLEANRL = ATARI | tuned(
+    10_000_000, 16, capacity=1_000_000, learning_starts=80_000, epsilon_steps=1_000_000, sync_every=250, loss="mse"
+)
 
 
 @hookimpl
@@ -252,15 +235,15 @@ def rlgan_specs() -> Iterable[AgentSpec]:
             Preset("cartpole-zoo", "cartpole", CARTPOLE_ZOO, False, "the settings of RL-Zoo, for comparisons of speed"),
             Preset("bricks", "bricks", BRICKS, True, "random play scores 0.4; expect 10 bricks a game by 40k steps"),
             Preset(
-                "acrobot", "acrobot", ACROBOT, True, "random play scores -499; expect -92 to -79, in one or two minutes"
+                "acrobot", "acrobot", ACROBOT, True, "random play scores -499; expect -92 to -79, in a minute or two"
             ),
             Preset(
-                "breakout-1m",
-                "breakout",
-                BREAKOUT_1M,
-                True,
-                "random play scores 1.7; expect the return to rise after 150k steps and to pass 15 by 450k",
+                "breakout-1m", "breakout", BREAKOUT_1M, True, "random play scores 1.7; expect 3 by 180k, 15 by 450k"
             ),
+            Preset(
+                "rainbow", "breakout", rainbow(BREAKOUT_1M, -10.0, 10.0), False, "all flags on the 1M-step protocol"
+            ),
+            Preset("rainbow", "cartpole", rainbow(CARTPOLE, 0.0, 100.0), False, "all flags; expect 475 or more of 500"),
             Preset("cleanrl", "breakout", CLEANRL, False, "CleanRL's 10M-step protocol, 7.1 GB of replay; expect 367"),
         ),
         tags=("value-based", "off-policy", "discrete"),

@@ -138,8 +138,23 @@ class Rollouts:
 
 
 @dataclass(frozen=True)
+class Priorities:
+    """Draw rows of a replay by how much they surprised, as `rlgan.priorities` has it.
+
+    The update returns ``priority`` (B,) beside its metrics: errors from 0 on, before they are weighted.
+    """
+
+    alpha: float
+    """Exponent of priorities; 0 draws uniformly."""
+    beta: float
+    """Exponent of the weights that undo the bias, at the first step."""
+    steps: int
+    """Steps over which beta rises to 1."""
+
+
+@dataclass(frozen=True)
 class Replay:
-    """Off-policy rows: a ring, sampled uniformly. A batch has the extras of ``act`` beside its own fields.
+    """Off-policy rows: a ring, sampled uniformly or by priority. A batch has the extras of ``act`` beside its fields.
 
     ``updates`` minibatches follow every ``every`` rows, whatever the number of copies: the ratio is the algorithm's.
     """
@@ -155,6 +170,7 @@ class Replay:
     """Store the sign of each reward. Records and evaluations see the raw one."""
     acting_carry: bool = False
     """The agent's carry matters in ``act`` alone, as that of noise does; rows do not remember it."""
+    priorities: Priorities | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ from rlgan.core.reward import RewardStage
 from rlgan.core.rollouts import RolloutSource
 from rlgan.core.rows import following
 from rlgan.core.stream import DataStream, Stream
-from rlgan.errors import UsageError
+from rlgan.errors import PluginError, UsageError
+from rlgan.nn.schedule import linear
+from rlgan.priorities import PrioritisedRing
 from rlgan.store.state import Saved
 
 CHUNK_BYTES = 32 << 20
@@ -40,7 +42,9 @@ class ReplaySource(Saved):
         self.update = capture(phase.update, mode)
         self.batch: Batch | None = None
         """The last one."""
-        self.ring = Ring(spec.capacity, env.num_envs, stream.columns, env.stack, env.device)
+        shape = (spec.capacity, env.num_envs, stream.columns, env.stack, env.device)
+        by = spec.priorities
+        self.ring = PrioritisedRing(*shape, spec.n_step, by.alpha) if by else Ring(*shape)
         if self.ring.capacity <= (needed := spec.n_step + env.stack):
             raise UsageError(
                 f"a replay of {spec.capacity} rows leaves {self.ring.capacity} to each of {env.num_envs} copies, and "
@@ -72,7 +76,15 @@ class ReplaySource(Saved):
     def learn(self) -> dict[str, Tensor] | None:
         """Make the next update that is owed."""
         self.batch = self.next()
-        return None if self.batch is None else self.update(self.batch)
+        if self.batch is None:
+            return None
+        out = self.update(self.batch)
+        if isinstance(self.ring, PrioritisedRing):
+            if "priority" not in out:
+                raise PluginError("an agent that asks for priorities returns 'priority' (B,) from its update")
+            self.ring.reprioritise(self.batch["index"], out["priority"])
+            out = {name: value for name, value in out.items() if name != "priority"}
+        return out
 
     def _collect(self) -> None:
         stream = self.stream
@@ -95,11 +107,17 @@ class ReplaySource(Saved):
                 self.reward.learn(rows, lambda count: self.ring.draw(1, count, 1, 1.0))
 
     def _draw(self, owed: int) -> None:
-        spec = self.spec
-        size = sum(f[0, 0].nbytes for f in self.ring.fields.values()) * (self.ring.stack + 1) * 2 * spec.batch_size
-        count = max(1, min(owed, CHUNK_BYTES // size))
+        spec, ring = self.spec, self.ring
         reward = self.reward if self.reward and self.reward.model.when == "sample" else None
-        chunk = self.ring.draw(count, spec.batch_size, spec.n_step, spec.gamma, reward)
+        if isinstance(ring, PrioritisedRing) and (by := spec.priorities):
+            # one by one: each update changes what the next one draws
+            beta = linear(self.stream.step, by.beta, 1.0, by.steps)
+            self.pending = [ring.draw_by_priority(spec.batch_size, spec.gamma, beta, reward)]
+            self.credit -= spec.every
+            return
+        size = sum(f[0, 0].nbytes for f in ring.fields.values()) * (ring.stack + 1) * 2 * spec.batch_size
+        count = max(1, min(owed, CHUNK_BYTES // size))
+        chunk = ring.draw(count, spec.batch_size, spec.n_step, spec.gamma, reward)
         self.pending = [dict(zip(chunk, row, strict=True)) for row in zip(*chunk.values(), strict=True)]
         self.credit -= count * spec.every
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from rlgan.core.protocols import Batch, Observation, mapped
 from rlgan.errors import UsageError
+from rlgan.nn import value_heads
 from rlgan.nn.distributions import DiagonalGaussian, distribution_over, forbid
 from rlgan.nn.torsos import MLP, Precision, image_network, tanh
 
@@ -101,18 +102,9 @@ class ActorCritic(nn.Module):
         return parameters, value
 
     def next_values(self, rollout: Batch) -> Tensor:
-        """Values (T, N) of the true next observations of a rollout, whose rows hold a ``value`` each.
-
-        That of row t is the value of row t + 1, which is known but for the last one; where a simulator resets in the
-        same step, final observations are looked at besides.
-        """
-        last = mapped(lambda x: x[-1], rollout["obs"])
+        """Values (T, N) of the true next observations of a rollout, whose rows hold a ``value`` each."""
         carry = tuple(part[-1] for part in rollout["carry"].values()) if "carry" in rollout else None
-        following = torch.cat([rollout["value"][1:], self(last, carry)[1][None]])
-        if "final_obs" not in rollout:
-            return following
-        final = self(mapped(lambda x: x.flatten(0, 1), rollout["final_obs"]))[1].view_as(following)
-        return torch.where(rollout["terminated"] | rollout["truncated"], final, following)
+        return value_heads.next_values(rollout, lambda obs: self(obs, carry)[1])
 
     def _remember(self, x: Tensor, carry: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if isinstance(self.memory, nn.LSTMCell):
@@ -146,8 +138,8 @@ class Encoder(nn.Module):
         for i, (key, part) in enumerate(parts.items()):
             if isinstance(part, Box) and len(part.shape) == 3:
                 net = image_network(part, 1, precision, device)
-                self.width += net.out.in_features
-                net.out = nn.Identity()  # type: ignore[assignment]  # heads follow in float32
+                self.width += net.features
+                net.out = nn.Identity()  # heads follow in float32
                 self.images[str(i)] = net
                 self.readers.append((key, net))
             else:

@@ -86,7 +86,48 @@ class RMSProp(Saved):
         torch._foreach_add_(self.parameters, gradients)
 
 
-def optimise(optimiser: Adam | RMSProp, loss: Tensor, max_norm: float) -> Tensor:
+class RAdam(Saved):
+    """Adam with a rectified step size (Liu et al. 2020): no need to warm up.
+
+    As long as too few squares were seen for their mean to be trusted, the first five steps with these betas, it steps
+    along the mean gradient alone.
+    """
+
+    kept = ("lr", "count", "first", "second")
+
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    ) -> None:
+        self.parameters: list[Tensor] = list(parameters)
+        self.betas, self.eps = betas, eps
+        device = self.parameters[0].device
+        self.lr = torch.tensor(lr, device=device)
+        self.count = torch.zeros((), dtype=torch.float64, device=device)
+        self.first, self.second = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
+
+    def step(self, gradients: list[Tensor], divisor: Tensor) -> None:
+        """Step along the gradients divided by ``divisor`` ()."""
+        beta1, beta2 = self.betas
+        count = self.count.add_(1)
+        power, longest = beta2**count, 2 / (1 - beta2) - 1
+        length = longest - 2 * count * power / (1 - power)
+        gain = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+        trusted = (length > 5).float()
+        # beside it stands either root + eps or 1
+        rate = self.lr * torch.where(length > 5, (gain.clamp_min(0) * (1 - power)).sqrt(), 1.0) / (1 - beta1**count)
+        torch._foreach_div_(gradients, divisor)
+        torch._foreach_lerp_(self.first, gradients, 1 - beta1)
+        torch._foreach_mul_(self.second, beta2)
+        torch._foreach_addcmul_(self.second, gradients, gradients, 1 - beta2)
+        root = torch._foreach_sqrt(self.second)
+        torch._foreach_mul_(root, trusted)
+        torch._foreach_add_(root, trusted * self.eps + (1 - trusted))
+        change = torch._foreach_div(self.first, root)
+        torch._foreach_mul_(change, -rate.float())
+        torch._foreach_add_(self.parameters, change)
+
+
+def optimise(optimiser: Adam | RMSProp | RAdam, loss: Tensor, max_norm: float) -> Tensor:
     """Backward, clip the global norm, step. Returns the norm before clipping, ()."""
     gradients = list(torch.autograd.grad(loss, optimiser.parameters))
     with torch.no_grad():

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlgan.errors import UsageError
+from rlgan.nn.tops import PLAIN, Top
 
 Precision = Literal["auto", "float32", "bfloat16"]
 BOARD = 24
@@ -29,7 +30,8 @@ class MLP(nn.Module):
     """Fully connected layers with an activation between them: (B, inputs) to (B, outputs).
 
     Products of hidden layers are taken in ``dtype``; the first and the last layer in float32, so that inputs and
-    results keep their digits.
+    results keep their digits. ``top`` makes the last hidden layer and the output; with ``norm`` hidden layers are
+    normalised (Ba et al. 2016) before the activation.
     """
 
     def __init__(
@@ -39,11 +41,17 @@ class MLP(nn.Module):
         outputs: int,
         activation: Callable[[Tensor], Tensor] = F.relu,
         dtype: torch.dtype = torch.float32,
+        top: Top = PLAIN,
+        norm: bool = False,
     ) -> None:
         super().__init__()
         self.activation, self.dtype = activation, dtype
-        sizes = (inputs, *hidden, outputs)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        sizes = (inputs, *hidden)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes[:-1]))
+        if hidden:
+            self.layers.append(top.hidden(*sizes[-2:]))
+        self.layers.append(top.out(sizes[-1], outputs))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in (hidden if norm else ()))
 
     def start(self, gain: float) -> None:
         """Set all layers orthogonal with gain sqrt(2) but the last, which has ``gain``, and all biases 0."""
@@ -56,28 +64,35 @@ class MLP(nn.Module):
         x = x.flatten(1).float()
         *hidden, last = self.layers
         for i, layer in enumerate(hidden):
-            if i and self.dtype is not torch.float32:
-                x = F.linear(x.to(self.dtype), layer.weight.to(self.dtype), layer.bias.to(self.dtype))  # type: ignore[arg-type]
+            if not isinstance(layer, nn.Linear):
+                x = layer(x)  # with noise
+            elif i and self.dtype is not torch.float32:
+                x = F.linear(x.to(self.dtype), layer.weight.to(self.dtype), layer.bias.to(self.dtype))
             else:
-                x = F.linear(x, layer.weight, layer.bias)  # type: ignore[arg-type]
-            x = self.activation(x)
+                x = F.linear(x, layer.weight, layer.bias)
+            x = self.activation(self.norms[i](x) if self.norms else x)
         return last(x.float())
 
 
 class NatureCNN(nn.Module):
     """The network of Mnih et al. (2015): three convolutions and 512 units, (B, S, 84, 84) uint8 to (B, outputs).
 
-    The division of pixels by 255 is folded into the first layer's weights, which saves a pass over the images.
+    The division of pixels by 255 is folded into the first layer's weights, which saves a pass over the images. ``top``
+    and ``norm`` as in `MLP`; a convolution's channels are normalised together over the whole image.
     """
 
-    def __init__(self, stack: int, outputs: int, dtype: torch.dtype) -> None:
+    features = 512
+    """Width of the hidden layer."""
+
+    def __init__(self, stack: int, outputs: int, dtype: torch.dtype, top: Top = PLAIN, norm: bool = False) -> None:
         super().__init__()
         self.dtype = dtype
         self.conv1 = nn.Conv2d(stack, 32, 8, 4)
         self.conv2 = nn.Conv2d(32, 64, 4, 2)
         self.conv3 = nn.Conv2d(64, 64, 3, 1)
-        self.hidden = nn.Linear(64 * 7 * 7, 512)
-        self.out = nn.Linear(512, outputs)
+        self.hidden = top.hidden(64 * 7 * 7, self.features)
+        self.out = top.out(self.features, outputs)
+        self.norms = _norms((32, 64, 64), self.features) if norm else None
         # float32 convolutions are several times faster with channels last on a CPU; bfloat16 ones gain nothing from it
         self.layout = torch.channels_last if dtype is torch.float32 else torch.contiguous_format
         self.to(memory_format=self.layout)  # type: ignore[call-overload]
@@ -87,11 +102,14 @@ class NatureCNN(nn.Module):
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype is not torch.float32):
             # whole numbers up to 255 are exact in bfloat16
             x = x.to(self.dtype, memory_format=self.layout)
-            x = F.relu(F.conv2d(x, self.conv1.weight * (1 / 255), self.conv1.bias, self.conv1.stride))
-            x = F.relu(self.conv2(x))
-            x = F.relu(self.conv3(x))
-            x = F.relu(self.hidden(x.flatten(1)))
+            x = self._relu(0, F.conv2d(x, self.conv1.weight * (1 / 255), self.conv1.bias, self.conv1.stride))
+            x = self._relu(1, self.conv2(x))
+            x = self._relu(2, self.conv3(x))
+            x = self._relu(3, self.hidden(x.flatten(1)))
             return self.out(x).float()
+
+    def _relu(self, i: int, x: Tensor) -> Tensor:
+        return F.relu(self.norms[i](x) if self.norms else x)
 
 
 class PlanesCNN(nn.Module):
@@ -103,20 +121,42 @@ class PlanesCNN(nn.Module):
         shape: (C, H, W) of an observation, H and W at least 3.
         outputs: How many numbers come out.
         scale: Factor that brings observations to about 1; folded into the first layer's weights.
+        top: As in `MLP`.
+        norm: As in `NatureCNN`.
     """
 
-    def __init__(self, shape: Sequence[int], outputs: int, scale: float = 1.0) -> None:
+    features = 128
+    """Width of the hidden layer."""
+
+    def __init__(
+        self, shape: Sequence[int], outputs: int, scale: float = 1.0, top: Top = PLAIN, norm: bool = False
+    ) -> None:
         super().__init__()
         planes, height, width = shape
         self.scale = scale
         self.conv = nn.Conv2d(planes, 16, 3)
-        self.hidden = nn.Linear(16 * (height - 2) * (width - 2), 128)
-        self.out = nn.Linear(128, outputs)
+        self.hidden = top.hidden(16 * (height - 2) * (width - 2), self.features)
+        self.out = top.out(self.features, outputs)
+        self.norms = _norms((16,), self.features) if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve every 3 x 3 cells, then mix the whole board."""
-        x = F.relu(F.conv2d(x.float(), self.conv.weight * self.scale, self.conv.bias))
-        return self.out(F.relu(self.hidden(x.flatten(1))))
+        x = F.conv2d(x.float(), self.conv.weight * self.scale, self.conv.bias)
+        x = self.hidden(F.relu(self.norms[0](x) if self.norms else x).flatten(1))
+        return self.out(F.relu(self.norms[1](x) if self.norms else x))
+
+
+def _norms(channels: Sequence[int], width: int) -> nn.ModuleList:
+    """Layer normalisation after each convolution, scaled and shifted by channel, and after the hidden layer."""
+    return nn.ModuleList([*(nn.GroupNorm(1, count) for count in channels), nn.LayerNorm(width)])
+
+
+def start_he(net: nn.Module) -> None:
+    """Draw all weights anew, normal with a variance of 2 over a unit's inputs (He et al. 2015), and set biases 0."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
@@ -142,21 +182,31 @@ def _made_by_amd() -> bool:
 
 
 def value_network(
-    space: Space, outputs: int, hidden: Sequence[int], precision: Precision, device: torch.device
+    space: Space,
+    outputs: int,
+    hidden: Sequence[int],
+    precision: Precision,
+    device: torch.device,
+    top: Top = PLAIN,
+    norm: bool = False,
 ) -> nn.Module:
     """Choose by the observation: NatureCNN for stacked 84x84 frames, PlanesCNN for boards, an MLP for vectors.
+
+    ``top`` and ``norm`` as there.
 
     Raises:
         UsageError: Images of other sizes, and spaces that are no Box.
     """
     if isinstance(space, Box) and len(space.shape) == 3:
-        return image_network(space, outputs, precision, device)
+        return image_network(space, outputs, precision, device, top, norm)
     if isinstance(space, Box):
-        return MLP(int(torch.tensor(space.shape).prod()), hidden, outputs).to(device)
+        return MLP(math.prod(space.shape), hidden, outputs, top=top, norm=norm).to(device)
     raise UsageError(f"no network for observations of {space}; write an env whose observations are a Box")
 
 
-def image_network(space: Box, outputs: int, precision: Precision, device: torch.device) -> NatureCNN | PlanesCNN:
+def image_network(
+    space: Box, outputs: int, precision: Precision, device: torch.device, top: Top = PLAIN, norm: bool = False
+) -> NatureCNN | PlanesCNN:
     """NatureCNN for stacked 84x84 frames, PlanesCNN for boards.
 
     Raises:
@@ -164,11 +214,11 @@ def image_network(space: Box, outputs: int, precision: Precision, device: torch.
     """
     sides = space.shape[1:]
     if sides == (84, 84):
-        return NatureCNN(space.shape[0], outputs, compute_dtype(precision, device)).to(device)
+        return NatureCNN(space.shape[0], outputs, compute_dtype(precision, device), top, norm).to(device)
     if all(3 <= side <= BOARD for side in sides):
         bound = float(max(abs(space.low.min()), abs(space.high.max())))
         scale = 1 / bound if 0 < bound < math.inf else 1.0
-        return PlanesCNN(space.shape, outputs, scale).to(device)
+        return PlanesCNN(space.shape, outputs, scale, top, norm).to(device)
     raise UsageError(
         f"images must be (frames, 84, 84) for NatureCNN or (planes, H, W) with 3 to {BOARD} cells a side for "
         f"PlanesCNN, this env gives {space.shape}: resize them in the env"
