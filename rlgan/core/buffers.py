@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ class Ring(Saved):
     ``first`` row of an episode nor across the write head: 1M Atari rows take 7.06 GB instead of 28.2.
     """
 
-    kept = ("written",)  # the rows themselves go into segments
+    kept: ClassVar[tuple[str, ...]] = ("written",)  # the rows themselves go into segments
 
     def __init__(self, capacity: int, copies: int, groups: list[slice], stack: int, device: torch.device) -> None:
         self.capacity = -(-capacity // copies)
