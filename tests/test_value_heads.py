@@ -11,11 +11,14 @@ from gymnasium.spaces import Box, Discrete
 from torch import nn
 from torch.nn import functional as F
 
+from rlgan.core.capture import capture
 from rlgan.core.protocols import Spaces
 from rlgan.errors import UsageError
 from rlgan.nn.tops import Dueling, NoisyLinear, Top, with_noise
 from rlgan.nn.torsos import MLP, NatureCNN, PlanesCNN, value_network
 from rlgan.nn.value_heads import Categorical, Quantiles, make_head, project, quantile_huber
+from rlgan.registry import Registry
+from rlgan.testing import check_agent
 from rlgan_agents.dqn import DQN, DQNConfig
 
 CPU = torch.device("cpu")
@@ -256,3 +259,42 @@ def test_the_scale_of_the_noise_is_learned():
     # nothing is left to explore, and noise costs
     for was, layer in zip(before, agent.q.layers, strict=True):
         assert float(layer.weight_sigma.detach().abs().mean()) < 0.7 * float(was)
+
+
+# --- all of it ---
+
+FLAGS = {
+    "prioritised": {"prioritised": True, "n_step": 3},
+    "noisy": {"noisy": True, "dueling": True},
+    "c51": {"head": "c51", "double": True},
+    "qr": {"head": "qr", "atoms": 7},
+    "all": {"prioritised": True, "n_step": 3, "noisy": True, "dueling": True, "head": "c51", "double": True},
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_flags_keep_the_contract_of_agents(name):
+    check_agent(
+        Registry().get("agents", "dqn"), DQNConfig(capacity=2_000, learning_starts=100, hidden=(16,), **FLAGS[name])
+    )
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_compiled_update_is_the_eager_one(name):
+    config = DQNConfig(hidden=(16, 16), **FLAGS[name])
+    torch.manual_seed(0)
+    agents = [DQN(Spaces(VECTOR, Discrete(3), 1000), config, CPU) for _ in range(2)]
+    agents[1].load_state_dict(agents[0].state_dict())
+    updates = [agents[0].update, capture(agents[1].update, "compile")]
+    for k in range(3):
+        batch = {"obs": torch.randn(8, 2), "next_obs": torch.randn(8, 2), "action": torch.randint(3, (8,))}
+        batch |= {"reward": torch.randn(8), "discount": torch.full((8,), 0.9), "weight": torch.rand(8)}
+        outs = []
+        for update in updates:
+            torch.manual_seed(k)
+            outs.append(update({**batch, "step": torch.tensor(k)}))
+        assert outs[0].keys() == outs[1].keys()
+        for key, value in outs[0].items():
+            assert torch.allclose(value, outs[1][key], rtol=1e-4, atol=1e-5), key
+    for one, two in zip(agents[0].q.parameters(), agents[1].q.parameters(), strict=True):
+        assert torch.allclose(one, two, atol=1e-5)

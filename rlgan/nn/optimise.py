@@ -136,7 +136,7 @@ def optimise(optimiser: Adam | RMSProp | RAdam, loss: Tensor, max_norm: float) -
     return norm
 
 
-def descend(optimiser: Adam | RMSProp, loss: Tensor) -> None:
+def descend(optimiser: Adam | RMSProp | RAdam, loss: Tensor) -> None:
     """Backward and step, where gradients need no clip; their norm is 2% of a small image network's update."""
     gradients = list(torch.autograd.grad(loss, optimiser.parameters))
     with torch.no_grad():
