@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
@@ -11,6 +12,7 @@ from rlgan.core.protocols import Phase, Replay, Rollouts
 from rlgan.core.stream import Stream
 from rlgan.core.trainer import Intervals, Output, Trainer
 from rlgan.core.vec import VecEnv
+from rlgan.errors import UsageError
 from rlgan.report.record import LiveLine, Record, read
 from rlgan.report.trackers import Trackers
 from rlgan.store import checkpoint
@@ -179,3 +181,15 @@ def test_carries_restart_with_the_episode():
     stream.begin()
     memory = [float(stream.receive(0)["memory"][0, 0]) for _ in range(20)]
     assert memory == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("replay", "says"),
+    [
+        (Replay(64, 65), "a batch of 65 rows is more than the 64 that the replay holds: lower agent.batch_size"),
+        (Replay(16, 8, n_step=7), "a replay of 16 rows leaves 4 to each of 4 copies, and windows need 9: raise"),
+    ],
+)
+def test_a_replay_that_is_too_small_is_refused(tmp_path, replay, says):
+    with pytest.raises(UsageError, match=says):
+        run(tmp_path, Learner(("a", replay, None, "steps")), 280)

@@ -50,6 +50,11 @@ class ReplaySource(Saved):
                 f"a replay of {spec.capacity} rows leaves {self.ring.capacity} to each of {env.num_envs} copies, and "
                 f"windows need {needed + 1}: raise agent.capacity above {needed * env.num_envs} or lower copies"
             )
+        if spec.batch_size > spec.capacity:
+            raise UsageError(
+                f"a batch of {spec.batch_size} rows is more than the {spec.capacity} that the replay holds: lower "
+                "agent.batch_size or raise agent.capacity"
+            )
         self.iterations = -(-spec.every // env.num_envs)
         """Vector steps between bursts of updates."""
         self.credit = 0
