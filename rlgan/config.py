@@ -178,8 +178,8 @@ def _preset(name: str, learner: LearnerSpec, worlds: set[str], problems: list[st
     if name == "auto":
         return next((preset for preset in learner.presets if preset.default and preset.env in worlds), None)
     # one name may stand for settings of several envs: the first is for all others
-    fitting = sorted(learner.presets, key=lambda preset: preset.env in worlds)
-    by_name = {preset.name: preset for preset in [*reversed(learner.presets), *fitting]}
+    fitting = sorted(reversed(learner.presets), key=lambda preset: preset.env in worlds)
+    by_name = {preset.name: preset for preset in fitting}
     if name not in by_name:
         known = ", ".join(f"{preset.name} ({preset.env})" for preset in learner.presets)
         problems.append(

@@ -128,6 +128,13 @@ def test_presets(registry: Registry) -> None:
     ]
 
 
+def test_a_presets_name_stands_for_settings_of_several_envs() -> None:
+    for env, high, copies in (("cartpole", 100.0, 8), ("breakout", 10.0, 16), ("pong", 10.0, 16)):
+        run = config.resolve_one(["agent=dqn", f"env={env}", "preset=rainbow"], Registry())
+        assert run.learner.config.v_max == high and run.config.copies == copies
+        assert run.learner.config.noisy and run.learner.config.head == "c51"
+
+
 def test_family_argument(registry: Registry) -> None:
     run = config.resolve_one(["agent=bandit", "env=games:a/b:c-v0"], registry)
     assert (run.config.env, run.world.spec.name, run.world.argument) == ("games:a/b:c-v0", "games", "a/b:c-v0")

@@ -100,7 +100,7 @@ def candidates(before: Sequence[str], whole: str, registry: Registry) -> Iterabl
         values = _names(key, item, registry)
     elif key == "preset":
         spec = _spec("agent" if "agent" in named else "generator", named, registry)
-        values = ["auto", "none", *(preset.name for preset in getattr(spec, "presets", ()))]
+        values = list(dict.fromkeys(["auto", "none", *(preset.name for preset in getattr(spec, "presets", ()))]))
     else:
         values = _choices(keys[key].hint) if key in keys else []
     return [f"{key}={rest}{comma}{value}" for value in values]
