@@ -26,10 +26,9 @@ def test_code_blocks_are_equal() -> None:
 def test_each_section_has_the_same_code_links_rows_and_items(pattern: str) -> None:
     pairs = list(zip(sections(ENGLISH), sections(CHINESE), strict=True))
     for english, chinese in pairs:
-        found = [Counter(re.findall(pattern, text, re.MULTILINE)) for text in (english, chinese)]
-        for languages in found:
-            for name in ("README.md", "README.zh-CN.md"):
-                languages.pop(name, None)
+        # a page that is there in both languages is linked in the reader's own
+        both = (text.replace(".zh-CN.md", ".md") for text in (english, chinese))
+        found = [Counter(re.findall(pattern, text, re.MULTILINE)) for text in both]
         assert found[0] == found[1], english.partition("\n")[0]
 
 
