@@ -1,6 +1,6 @@
-"""What is said of an evaluation: of games by their returns, of a generator's samples by a small classifier.
+"""What is said of an evaluation: of games by their returns, of images by a small classifier.
 
-The classifier's accuracy on held-out samples belongs to every figure.
+The classifier's accuracy on held-out samples belongs to every figure. Other data sets bring judges of their own.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlgan.core.protocols import DataSet
+from rlgan.core import seeding
+from rlgan.core.protocols import DataSet, Generator
+from rlgan.datasets import Judge
 from rlgan.errors import UsageError
 from rlgan.nn.optimise import Adam, optimise
+from rlgan.specs import Score, normalised
 
 HELD_OUT = 5
 """One of this many real samples is kept from training."""
@@ -26,8 +29,12 @@ PRESENT = 0.01
 """A class is present where this share of all samples is recognised as it."""
 
 
+SEED = 3
+"""Of the classifier, which is the same in every run."""
+
+
 @dataclass(frozen=True)
-class Judge:
+class Classifier:
     """A trained classifier and how good it is."""
 
     net: nn.Module
@@ -53,6 +60,26 @@ class Judge:
         }
 
 
+@dataclass(frozen=True)
+class Games:
+    """What is said of evaluation games."""
+
+    scores: tuple[Score, ...]
+    """Known returns in the env."""
+    drawn = "return_mean"
+
+    def rank(self, row: dict[str, Any]) -> float:
+        """The mean return."""
+        return float(row["return_mean"])
+
+    def sentence(self, row: dict[str, Any]) -> str:
+        """Say what was found."""
+        scale = normalised(self.scores, row["return_mean"])
+        return f"{row['return_mean']:.1f} mean return over {row['episodes']} games" + (
+            f" (normalised {scale:.2f}: 0 is random play, 1 the reference)" if scale is not None else ""
+        )
+
+
 def summary(returns: list[float], lengths: list[int]) -> dict[str, Any]:
     """Mean, standard deviation, interquartile mean and lengths of evaluation games."""
     values = torch.tensor(returns, dtype=torch.float64)
@@ -67,23 +94,53 @@ def summary(returns: list[float], lengths: list[int]) -> dict[str, Any]:
     }
 
 
-def sentence(row: dict[str, Any]) -> str:
-    """Say what a judge found."""
-    return (
-        f"{row['recognised']:.1%} of {row['samples']} samples recognised (real ones {row['recognised_real']:.1%}), "
-        f"{row['classes']} of {row['classes_of']} classes; the judge's accuracy is {row['judge_accuracy']:.1%}"
-    )
+def judge_of(data: DataSet, device: torch.device) -> Judge:
+    """The judge that a data set brings, or else one of images by their labels.
+
+    Raises:
+        UsageError: it has neither.
+    """
+    if data.judge is not None:
+        return data.judge(device)
+    if data.labels is None:
+        raise UsageError("this data set has neither a judge nor labels, so nothing can be said of what is made from it")
+    return ImageJudge(data, device)
+
+
+@dataclass(frozen=True)
+class ImageJudge:
+    """Satisfies Judge by a classifier, which is trained when it is first needed."""
+
+    data: DataSet
+    device: torch.device
+    drawn = "recognised"
+    scores: tuple[Score, ...] = ()
+
+    def row(self, generator: Generator, n: int) -> dict[str, Any]:
+        """Say how many of n samples are recognised."""
+        return _trained(self.data, self.device).judge(generator.sample(n))
+
+    def rank(self, row: dict[str, Any]) -> float:
+        """The share that is recognised."""
+        return float(row["recognised"])
+
+    def sentence(self, row: dict[str, Any]) -> str:
+        """Say what was found."""
+        return (
+            f"{row['recognised']:.1%} of {row['samples']} samples recognised (real ones "
+            f"{row['recognised_real']:.1%}), {row['classes']} of {row['classes_of']} classes; "
+            f"the judge's accuracy is {row['judge_accuracy']:.1%}"
+        )
 
 
 @lru_cache(maxsize=1)
-def trained(data: DataSet, device: torch.device) -> Judge:
-    """Train the judge of a labelled set of images, from the device's default random numbers.
+def _trained(data: DataSet, device: torch.device) -> Classifier:
+    with seeding.fork(seeding.derive(0, SEED), device):
+        return _train(data, device)
 
-    Raises:
-        UsageError: the data set has no labels.
-    """
-    if data.labels is None:
-        raise UsageError("this data set has no labels, so no classifier can judge what is made from it")
+
+def _train(data: DataSet, device: torch.device) -> Classifier:
+    assert data.labels is not None
     order = torch.rand(len(data.real)).argsort()
     held, rest = order[: len(order) // HELD_OUT], order[len(order) // HELD_OUT :]
     real, labels = data.real.to(device), data.labels.to(device)
@@ -97,7 +154,7 @@ def trained(data: DataSet, device: torch.device) -> Judge:
     net.eval()
     probability, label = _probabilities(net, real[held]).max(1)
     accuracy = float((label == labels[held]).double().mean())
-    return Judge(net, classes, accuracy, float((probability > CONFIDENT).double().mean()))
+    return Classifier(net, classes, accuracy, float((probability > CONFIDENT).double().mean()))
 
 
 def _network(shape: tuple[int, ...], classes: int) -> nn.Module:

@@ -14,20 +14,20 @@ import torch
 from rlgan import assembly, envfile, judge, rundir, specs
 from rlgan import evaluate as evaluation
 from rlgan.core import seeding
-from rlgan.core.protocols import DataSet, RewardModel
+from rlgan.core.protocols import RewardModel
 from rlgan.core.stream import DataStream, Stream
 from rlgan.core.trainer import Interrupted, Intervals, Output, Trainer
 from rlgan.core.vec import VecEnv
+from rlgan.datasets import Judge
 from rlgan.errors import NonFiniteError, UsageError
 from rlgan.registry import Registry
-from rlgan.report import curve, grid, record
+from rlgan.report import curve, record, samples
 from rlgan.report.trackers import Trackers
 from rlgan.runconfig import Run
-from rlgan.specs import Score
 from rlgan.store import checkpoint, demos
 
 OnRow = Callable[[dict[str, torch.Tensor]], None]
-EVALUATION, VIDEO, JUDGE = 1, 2, 3
+EVALUATION, VIDEO = 1, 2
 """Roles of random streams beside training's."""
 EVALUATION_COPIES = 10
 """At most; as many as divide the number of games."""
@@ -42,10 +42,8 @@ class Task:
     reward: RewardModel | None
     evaluate: Callable[[], dict[str, Any]]
     threads: int
-    best_by: str
-    """The entry of an evaluation that is to be high."""
-    scores: tuple[Score, ...]
-    """Known values of it."""
+    judge: Judge | judge.Games
+    """What is said of an evaluation."""
     see: str
     """The command that shows what was learned."""
 
@@ -72,23 +70,23 @@ def resume(folder: Path) -> int:
 
 
 def evaluate(
-    folder: Path, episodes: int | None, samples: int | None, seed: int, demos_path: Path | None = None
+    folder: Path, episodes: int | None, count: int | None, seed: int, demos_path: Path | None = None
 ) -> dict[str, Any]:
-    """Judge the newest checkpoint: whole games on fresh copies with raw rewards, or fresh samples.
+    """Judge the newest checkpoint: whole games on fresh copies with raw rewards, or ``count`` fresh samples.
 
     ``demos_path`` is where demonstrations of these games are written.
     """
     run, learner, env, device = trained(folder)
     generates = "generator" in run.parts
     held, right = ("a generator", "samples=1000") if generates else ("an agent", "episodes=100")
-    for name, value in ({"episodes": episodes, "demos": demos_path} if generates else {"samples": samples}).items():
+    for name, value in ({"episodes": episodes, "demos": demos_path} if generates else {"samples": count}).items():
         if value is not None:
             raise UsageError(f"{folder} holds {held}, which has no {name}: write `rlgan eval {folder} {right}`")
     assembly.set_threads(run.config.threads, env and env.single_observation_space)
     with seeding.fork(seeding.derive(run.config.seed, EVALUATION, seed), device):
         if generates:
             data = assembly.build_data(run)
-            row = _judge(learner, data, samples or run.config.eval.samples, device)
+            row = judge.judge_of(data, device).row(learner, count or run.config.eval.samples)
             return {**row, "protocol": f"{run.world.name} {data.protocol}"}
         seen: dict[str, list[torch.Tensor]] = {"obs": [], "action": []}
 
@@ -104,15 +102,23 @@ def evaluate(
     return {**row, "normalised": normalised(run, row["return_mean"]), "protocol": protocol(run)}
 
 
-def sample(folder: Path, n: int, seed: int, out: Path | None) -> Path:
-    """Write a picture of n samples of the trained generator."""
+def sample(folder: Path, n: int, seed: int, prefix: str, out: Path | None) -> Path | list[str]:
+    """Make n samples by the trained generator: lines of text, or a file: of text where ``out`` says so, or a picture.
+
+    ``prefix`` is how each text begins.
+    """
     run, generator, _, device = trained(folder)
     if "generator" not in run.parts:
         raise UsageError(f"{folder} holds an agent, which makes no samples: write `rlgan watch {folder}`")
-    out = out or folder / "samples" / f"seed{seed}.png"
+    tokens = assembly.build_data(run).tokens
+    if prefix and tokens is None:
+        raise UsageError(f"{folder} holds a generator of images, which have no prefix: leave it out")
+    given = {"prefix": tokens.read(prefix).to(device)} if prefix and tokens else {}
     with seeding.fork(seeding.derive(run.config.seed, VIDEO, seed), device):
-        grid.save(out, generator.sample(n).cpu().numpy())
-    return out
+        made = generator.sample(n, **given)
+    if tokens and out is None:
+        return tokens.text(made)
+    return samples.save(made, tokens, out or folder / "samples" / f"seed{seed}")
 
 
 def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
@@ -200,7 +206,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
     info = {**names, "versions": rundir.versions(), **machine}
 
     trainer = Trainer(
-        task.learner, task.stream, task.reward, _intervals(run), output, mode, task.evaluate, task.best_by, info
+        task.learner, task.stream, task.reward, _intervals(run), output, mode, task.evaluate, task.judge.rank, info
     )
     width = f"{c.copies} copies, " if "env" in run.parts else ""
     title = f"{run.learner.name} on {run.world.name}" + (f" with reward {c.reward}" if c.reward else "")
@@ -230,22 +236,12 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
         say(f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet")
         raise
     live.close()
-    final = record.last_evaluation(folder / "metrics.jsonl", task.best_by)
-    picture = curve.draw(folder, f"{title}, seed {c.seed}", task.best_by, task.scores)
-    say(_verdict(run, final))
+    final = record.last_evaluation(folder / "metrics.jsonl", task.judge.drawn)
+    picture = curve.draw(folder, f"{title}, seed {c.seed}", task.judge.drawn, task.judge.scores)
+    say(task.judge.sentence(final))
     say(f"curve: {picture}")
     say(f"see it: {task.see} {folder}")
     return 0
-
-
-def _verdict(run: Run, row: dict[str, Any]) -> str:
-    """One sentence about the last evaluation."""
-    if "generator" in run.parts:
-        return judge.sentence(row)
-    scale = normalised(run, row["return_mean"])
-    return f"{row['return_mean']:.1f} mean return over {row['episodes']} games" + (
-        f" (normalised {scale:.2f}: 0 is random play, 1 the reference)" if scale is not None else ""
-    )
 
 
 def _agent_task(run: Run, folder: Path, device: torch.device, threads: int, stack: ExitStack) -> Task:
@@ -261,7 +257,7 @@ def _agent_task(run: Run, folder: Path, device: torch.device, threads: int, stac
 
     stream = Stream(env, assembly.acting(run, agent, env), agent.carry)
     reward = assembly.build_reward(run, env, device)
-    return Task(agent, stream, reward, evaluate_now, threads, "return_mean", run.world.spec.scores, "rlgan watch")
+    return Task(agent, stream, reward, evaluate_now, threads, judge.Games(run.world.spec.scores), "rlgan watch")
 
 
 def _generator_task(run: Run, folder: Path, device: torch.device, threads: int, stack: ExitStack) -> Task:
@@ -269,15 +265,15 @@ def _generator_task(run: Run, folder: Path, device: torch.device, threads: int, 
     data = assembly.build_data(run)
     threads = assembly.set_threads(threads, None)
     generator = assembly.build_generator(run, data, device)
-    stream = DataStream(data, device)
+    stream, by = DataStream(data, device), judge.judge_of(data, device)
 
     def evaluate_now() -> dict[str, Any]:
         with seeding.fork(seeding.derive(c.seed, EVALUATION), device):
-            row = _judge(generator, data, c.eval.samples, device)
-            grid.save(folder / "samples" / f"step_{int(stream.step)}.png", generator.sample(64).cpu().numpy())
+            row = by.row(generator, c.eval.samples)
+            samples.save(generator.sample(64), data.tokens, folder / "samples" / f"step_{int(stream.step)}")
             return row
 
-    return Task(generator, stream, None, evaluate_now, threads, "recognised", (), "rlgan sample")
+    return Task(generator, stream, None, evaluate_now, threads, by, "rlgan sample")
 
 
 def _intervals(run: Run) -> Intervals:
@@ -298,13 +294,6 @@ def _play(
     env = assembly.build_env(run, copies, device, seeding.derive(run.config.seed, EVALUATION, seed), barrier=0)
     with closing(env):
         return judge.summary(**evaluation.play(env, assembly.acting(run, agent, env), agent.carry, episodes, on_row))
-
-
-def _judge(generator: Any, data: DataSet, n: int, device: torch.device) -> dict[str, Any]:
-    """Evaluate n samples by a classifier of the data set, which is trained when it is first needed."""
-    with seeding.fork(seeding.derive(0, JUDGE), device):
-        trained = judge.trained(data, device)
-    return trained.judge(generator.sample(n))
 
 
 def trained(folder: Path, device: str | None = None) -> tuple[Run, Any, Any, torch.device]:

@@ -20,7 +20,7 @@ from rlgan.core.protocols import DataSet, Phase, Samples
 from rlgan.core.source import make_source
 from rlgan.core.stream import DataStream
 from rlgan.errors import PluginError, UsageError
-from rlgan.judge import Judge
+from rlgan.judge import Classifier
 from rlgan.nn.images import BatchNorm, Permute, Shift
 from rlgan.report import grid
 from rlgan_data.digits import DigitsConfig, make
@@ -217,7 +217,7 @@ def test_the_judge_counts_what_it_is_sure_of() -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.tensor([[9.0, 0, 0], [0, 9.0, 0], [0, 9.0, 0], [1.0, 1, 1]])
 
-    row = Judge(Fixed(), 3, 0.9, 0.8).judge(torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
+    row = Classifier(Fixed(), 3, 0.9, 0.8).judge(torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
     assert (row["recognised"], row["classes"], row["class_shares"]) == (0.75, 2, [0.25, 0.5, 0.0])
 
 

@@ -1,5 +1,6 @@
 """The loop: budgets of phases, one evaluation at the end, rollouts, and envs that hand out their own state."""
 
+from operator import itemgetter
 from types import SimpleNamespace
 
 import numpy as np
@@ -88,7 +89,9 @@ def run(tmp_path, learner, steps, evaluate=0, record=100):
     env = VecEnv(Clock(), 4, "cpu")
     result = {"return_mean": 1.0, "return_std": 0.0, "return_iqm": 1.0, "length_mean": 7.0, "episodes": 1}
     stream = Stream(env, learner.act, learner.carry)
-    trainer = Trainer(learner, stream, None, intervals, output, "eager", lambda: dict(result), "return_mean", {})
+    trainer = Trainer(
+        learner, stream, None, intervals, output, "eager", lambda: dict(result), itemgetter("return_mean"), {}
+    )
     trainer.run()
     return trainer, read(tmp_path / "metrics.jsonl")
 

@@ -140,15 +140,20 @@ def watch(run_dir: str, words: tuple[str, ...]) -> None:
 @cli.command()
 @click.argument("run_dir")
 @click.argument("words", nargs=-1)
-def sample(run_dir: str, words: tuple[str, ...]) -> None:
-    """Picture what a generator makes: rlgan sample DIR|last [n=64] [seed=0] [out=FILE.png]."""
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def sample(run_dir: str, words: tuple[str, ...], as_json: bool) -> None:
+    """Show what a generator makes: rlgan sample DIR|last [n=64] [seed=0] [prefix=TEXT] [out=FILE]."""
     from rlgan import config
     from rlgan.cli.options import SampleOptions
 
     path, options = find_run(run_dir), config.read_options(words, SampleOptions)
     from rlgan import session
 
-    click.echo(session.sample(path, options.n, options.seed, options.out))
+    made = session.sample(path, options.n, options.seed, options.prefix, options.out)
+    if as_json:
+        click.echo(json.dumps({"samples": made} if isinstance(made, list) else {"file": str(made)}))
+    else:
+        click.echo("\n".join(made) if isinstance(made, list) else made)
 
 
 @cli.command()

@@ -40,11 +40,13 @@ class SampleOptions:
     """Keys of ``rlgan sample``."""
 
     n: Annotated[int, Ge(1), Le(10_000)] = 64
-    """Samples in the picture."""
+    """Samples that are made."""
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
     """Fixes the samples."""
+    prefix: str = ""
+    """How each text begins."""
     out: Path | None = None
-    """The picture's file; none = under samples in the run directory."""
+    """The file; none = under samples in the run directory for a picture, and text is printed."""
 
 
 @dataclass(frozen=True)

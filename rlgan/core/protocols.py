@@ -10,6 +10,8 @@ import torch
 from gymnasium.spaces import Space
 from torch import Tensor
 
+from rlgan.datasets import DataSet as DataSet
+
 Observation = Any
 """A tensor (n, ...), or a dict of them where the space is a Dict."""
 Batch = dict[str, Any]
@@ -175,9 +177,18 @@ class Replay:
 
 @dataclass(frozen=True)
 class Samples:
-    """Real data, in an order that is shuffled anew for each pass; ``batch["real"]`` is (B, ...)."""
+    """Real data, in an order that is shuffled anew for each pass; ``batch["real"]`` is (B, ...).
+
+    With ``against`` real samples and as many of the learner's own are mixed, ``passes`` times in one order, before new
+    ones are made: ``batch["mixed"]`` is (B, ...) and ``batch["is_real"]`` (B,) bool.
+    """
 
     batch_size: int
+    shuffle: bool = True
+    """False keeps the order of the data set."""
+    against: Callable[[int], Tensor] | None = None
+    """Makes so many samples in the form of the real ones."""
+    passes: int = 1
 
 
 @dataclass(frozen=True)
@@ -243,20 +254,12 @@ class Agent(Learner, Protocol):
         """
 
 
-@dataclass(frozen=True, eq=False)
-class DataSet:
-    """Real samples, on the CPU."""
-
-    real: Tensor
-    """(M, ...): images are (M, C, H, W) uint8."""
-    labels: Tensor | None = None
-    """(M,) int64, from 0; where they are given, a classifier judges what a generator makes."""
-    protocol: str = ""
-    """What a score depends on: source, number of samples, preparation."""
-
-
 class Generator(Learner, Protocol):
-    """Makes samples and learns."""
+    """Makes samples and learns.
+
+    One of sequences also has ``log_prob(tokens)``, the log probability (n, L) of each token of (n, L), 0 after the end
+    of a sequence; and its ``sample`` takes ``prefix``, the tokens (P,) that each sample begins with, or None.
+    """
 
     def sample(self, n: int) -> Tensor:
         """Return n samples (n, ...) in the form of ``DataSet.real``, from the device's default random numbers."""

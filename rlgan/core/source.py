@@ -13,7 +13,7 @@ from rlgan.core.capture import Captured, capture
 from rlgan.core.protocols import Batch, Phase, Replay, Samples, Sweeps
 from rlgan.core.reward import RewardStage
 from rlgan.core.rollouts import RolloutSource
-from rlgan.core.rows import following
+from rlgan.core.rows import following, where
 from rlgan.core.stream import DataStream, Stream
 from rlgan.errors import PluginError, UsageError
 from rlgan.nn.schedule import linear
@@ -134,16 +134,21 @@ class ReplaySource(Saved):
 
 
 class SampleSource(Saved):
-    """Minibatches of real samples, shuffled anew for each pass; what is left of a pass below one batch is skipped."""
+    """Minibatches of samples; what is left of a pass below one batch is skipped."""
 
-    kept = ("order", "place")
+    kept = ("order", "place", "made", "passes")
     boundary = True
 
     def __init__(self, spec: Samples, stream: DataStream, phase: Phase, mode: Captured = "eager") -> None:
         count = len(stream.real)
         if spec.batch_size > count:
             raise UsageError(f"a batch of {spec.batch_size} is more than the {count} samples of the data set")
-        self.size, self.stream = spec.batch_size, stream
+        self.spec, self.size, self.stream = spec, spec.batch_size, stream
+        self.made = torch.zeros_like(stream.real if spec.against else stream.real[:0])
+        """The learner's own samples."""
+        self.passes = 0
+        """Passes over these that are still to be made."""
+        count += len(self.made)
         self.update = capture(phase.update, mode)
         self.batch: Batch | None = None
         """The last one."""
@@ -152,16 +157,32 @@ class SampleSource(Saved):
         """Where in the order the next batch begins."""
 
     def next(self) -> Batch:
-        """Give the next batch, as ``real`` (B, ...)."""
+        """Give the next batch, as ``real`` (B, ...), or as ``mixed`` with ``is_real``."""
         stream, began = self.stream, time.perf_counter()
         if self.place + self.size > len(self.order):
-            self.order, self.place = torch.rand(len(self.order), device=stream.device).argsort(), 0
-        real = stream.real.index_select(0, self.order[self.place : self.place + self.size])
+            self._renew()
+        index = self.order[self.place : self.place + self.size]
         self.place += self.size
+        count = len(stream.real)
+        batch = {"real": stream.real.index_select(0, index % count), "step": stream.step}
+        if self.spec.against:
+            batch["is_real"] = index < count
+            batch["mixed"] = where(batch["is_real"], batch.pop("real"), self.made.index_select(0, index % count))
         stream.step.add_(1)
         stream.rows += 1
         stream.seconds += time.perf_counter() - began
-        return {"real": real, "step": stream.step}
+        return batch
+
+    def _renew(self) -> None:
+        """Begin another pass."""
+        spec, self.place = self.spec, 0
+        if self.passes == 0:
+            if spec.against:
+                self.made.copy_(spec.against(len(self.made)))
+            rank = torch.rand(len(self.order), device=self.stream.device)
+            self.order = rank.argsort() if spec.shuffle else torch.arange(len(rank), device=rank.device)
+            self.passes = spec.passes
+        self.passes -= 1
 
     def learn(self) -> dict[str, Tensor]:
         """Make one update."""

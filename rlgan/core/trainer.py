@@ -74,7 +74,7 @@ class Output:
 class Trainer(Saved):
     """Runs a learner's phases on one stream, and saves everything that decides how the run goes on.
 
-    ``evaluate`` gives a row for the record; the run's best checkpoint is the one with the highest ``row[best_by]``.
+    ``evaluate`` gives a row for the record; the run's best checkpoint is the one with the highest ``rank(row)``.
     """
 
     kept = (*COUNTS, "sums", "learner", "reward", "stream", "source")
@@ -88,11 +88,11 @@ class Trainer(Saved):
         output: Output,
         mode: Captured,
         evaluate: Callable[[], dict[str, Any]],
-        best_by: str,
+        rank: Callable[[dict[str, Any]], float],
         info: dict[str, Any],
     ) -> None:
         self.learner, self.stream, self.intervals, self.output = learner, stream, intervals, output
-        self.mode, self.evaluate, self.best_by, self.info = mode, evaluate, best_by, info
+        self.mode, self.evaluate, self.rank, self.info = mode, evaluate, rank, info
         self.device = stream.device
         self.reward = RewardStage(reward, learner, mode) if reward else None
         self.phases: list[Phase] = learner.phases()
@@ -181,7 +181,8 @@ class Trainer(Saved):
         if phase.done is not None and phase.done():
             return True
         if phase.unit == "updates":
-            return self.updates >= (phase.until or 0)
+            steps = self.intervals.steps
+            return self.updates >= (phase.until or 0) or (self.stream.rows >= steps and int(self.stream.step) >= steps)
         budget = self.began + phase.until if phase.until else self.intervals.steps
         if self.stream.rows < self.target:
             return False
@@ -263,8 +264,8 @@ class Trainer(Saved):
         now = time.perf_counter()
         row["time"] = {"wall": now - self.clock["start"], "seconds": now - began}
         self.clock["last"] += now - began
-        if row[self.best_by] > self.best:
-            self.best, self.improved = float(row[self.best_by]), True
+        if (rank := self.rank(row)) > self.best:
+            self.best, self.improved = rank, True
         self.at["evaluate"] = self.stream.rows
         self.output.show(row)
 

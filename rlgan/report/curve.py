@@ -27,6 +27,8 @@ Floats = NDArray[np.float64]
 UNITS = {
     "return_mean": ("steps (decisions of the agent, all copies together)", "return of a game"),
     "recognised": ("steps (updates of the generator)", "share of samples recognised"),
+    "nll_oracle": ("steps (updates)", "oracle's nats for a token that is made (NLL_oracle)"),
+    "nll_test": ("steps (updates)", "nats for a token held out (NLL_test)"),
 }
 """What the axes show, by the entry of the record that is drawn."""
 
@@ -104,8 +106,9 @@ def _figure(rows: list[dict[str, Any]], title: str, key: str, lines: dict[str, f
     axes.set_xlim(0, max(last, 1))
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda steps, _: short(steps)))
-    axes.set_xlabel(UNITS[key][0], color=_INK, labelpad=7)
-    axes.set_ylabel(UNITS[key][1], color=_INK, labelpad=7)
+    x, y = UNITS.get(key, ("steps (updates of the generator)", key))
+    axes.set_xlabel(x, color=_INK, labelpad=7)
+    axes.set_ylabel(y, color=_INK, labelpad=7)
     axes.grid(axis="y", color="#e7e9ee", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors="#555b66", length=0, pad=6)

@@ -14,6 +14,8 @@ from typing import Any, TextIO
 from rlgan.errors import RlganError, UsageError
 
 _BAR = 16
+HEADLINES = 3
+"""Numbers of a generator's evaluation that are shown, those that a judge puts first."""
 
 
 def prepare_directory(path: Path) -> None:
@@ -230,7 +232,8 @@ def short(count: float) -> str:
 
 def _evaluation(row: dict[str, Any]) -> str:
     if "return_mean" not in row:
-        found = ", ".join(f"{name} {row[name]:.4g}" for name in ("recognised", "classes") if name in row)
+        numbers = [(name, value) for name, value in row.items() if isinstance(value, (int, float)) and name != "step"]
+        found = ", ".join(f"{name} {value:.4g}" for name, value in numbers[:HEADLINES])
         return f"evaluation at step {row['step']:,}: {found}"
     text = f"evaluation at step {row['step']:,}: mean return {row['return_mean']:.4g}"
     if row.get("return_std") is not None:

@@ -1,0 +1,185 @@
+"""Sequences of an oracle: an LSTM with random weights, whose exact probabilities say how good samples are.
+
+The synthetic task of SeqGAN (Yu et al. 2017): the oracle's arrays are N(0, 1), drawn anew by seed or read from a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Gt, Le
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from rlgan.core.protocols import DataSet
+from rlgan.errors import UsageError
+from rlgan.hookspecs import hookimpl
+from rlgan.measures import copy_rate, counting_sampler
+from rlgan.nn.text import TokenLSTM
+from rlgan.specs import DataSpec, Score
+from rlgan.tokens import Tokens
+
+GATES = ("i", "f", "o", "c")
+COPIED = 4
+"""Length of the n-grams whose copies are counted."""
+
+
+@dataclass(frozen=True)
+class OracleConfig:
+    """Settings of the oracle."""
+
+    path: Path | None = None
+    """File of 15 arrays (safetensors): embedding, W_i, U_i, b_i, the same for f, o and c, W_out, b_out; none = the seed
+    draws them."""
+    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
+    """Draws the arrays and the sequences: the data set is the same in every run."""
+    vocabulary: Annotated[int, Gt(1)] = 5_000
+    """Tokens."""
+    width: Annotated[int, Gt(0)] = 32
+    """Length of its embedding and of its memory."""
+    length: Annotated[int, Gt(0)] = 20
+    """Tokens of a sequence."""
+    samples: Annotated[int, Gt(1)] = 9_984
+    """Sequences to learn from; as many are held out."""
+
+
+def make(config: OracleConfig) -> DataSet:
+    """Draw sequences (M, L) of the oracle.
+
+    Raises:
+        UsageError: the file is not an oracle of these sizes.
+    """
+    rng = torch.Generator().manual_seed(config.seed)
+    oracle = read(config.path, config) if config.path else TokenLSTM(config.vocabulary, config.width, config.width)
+    if not config.path:
+        oracle.start(1.0, rng)
+    train, test = oracle.sample(torch.rand(2 * config.samples, config.length, generator=rng)).chunk(2)
+    drawn = f"sha256={hashlib.sha256(config.path.read_bytes()).hexdigest()[:12]}" if config.path else "drawn"
+    sizes = f"vocabulary={config.vocabulary} width={config.width} length={config.length} samples={config.samples}"
+    return DataSet(
+        train,
+        protocol=f"{drawn} seed={config.seed} {sizes}",
+        tokens=Tokens(tuple(map(str, range(config.vocabulary)))),
+        judge=lambda device: OracleJudge(oracle.to(device), train.to(device), test.to(device)),
+    )
+
+
+def read(path: Path, config: OracleConfig) -> TokenLSTM:
+    """The oracle in a file of arrays.
+
+    Raises:
+        UsageError: it cannot be read, or an array is missing or has another shape.
+    """
+    v, w = config.vocabulary, config.width
+    shapes: dict[str, tuple[int, ...]] = {"embedding": (v, w), "W_out": (w, v), "b_out": (v,)}
+    shapes |= {f"{kind}_{gate}": (w,) if kind == "b" else (w, w) for kind in "WUb" for gate in GATES}
+    try:
+        with safe_open(path, "pt") as file:
+            names = set(file.keys())
+            arrays = {name: file.get_tensor(name) for name in shapes if name in names}
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"data.path={path} cannot be read as safetensors: {error}") from error
+    for name, shape in shapes.items():
+        if name not in arrays:
+            raise UsageError(f"data.path={path} has no array {name}; an oracle has {', '.join(shapes)}")
+        if (found := tuple(arrays[name].shape)) != shape:
+            raise UsageError(
+                f"data.path={path} has {name} of {found}, and an oracle of data.vocabulary={v} and data.width={w} has "
+                f"{shape}: write the sizes of the file"
+            )
+    oracle = TokenLSTM(v, w, w)
+    parts = {
+        "embedding": arrays["embedding"],
+        "inputs": torch.cat([arrays[f"W_{gate}"] for gate in GATES], 1),
+        "recurrent": torch.cat([arrays[f"U_{gate}"] for gate in GATES], 1),
+        "bias": torch.cat([arrays[f"b_{gate}"] for gate in GATES]),
+        "out": arrays["W_out"],
+        "out_bias": arrays["b_out"],
+    }
+    oracle.load_state_dict({name: part.float() for name, part in parts.items()})
+    return oracle
+
+
+class OracleJudge:
+    """Satisfies Judge. All figures are nats for a token.
+
+    ``nll_oracle`` (of samples, by the oracle) is low where samples are likely, even if they are all alike;
+    ``nll_test`` (of held-out sequences, by the generator) is high where it forgot some. Neither says enough alone.
+    """
+
+    drawn = "nll_oracle"
+
+    def __init__(self, oracle: TokenLSTM, train: Tensor, test: Tensor) -> None:
+        self.oracle, self.train, self.test = oracle, train, test
+
+    def nll(self, tokens: Tensor) -> float:
+        """The oracle's mean negative log probability of a token of sequences (n, L)."""
+        return -float(self.oracle.measure(tokens)[0].double().mean())
+
+    @cached_property
+    def entropy(self) -> float:
+        """The oracle's entropy for a token: that of each next token, which is exact, over the held-out sequences."""
+        return float(self.oracle.measure(self.test)[1].double().mean())
+
+    @cached_property
+    def baselines(self) -> list[dict[str, Any]]:
+        """What sequences that no network made reach, as many as are held out."""
+        rng = torch.Generator(self.test.device).manual_seed(0)
+        n, length = self.test.shape
+        uniform = torch.rand(n, length, device=self.test.device, generator=rng) * self.oracle.vocabulary
+        orders = {"unigram sampler": 1, "bigram sampler": 2, "trigram sampler": 3}
+        counted = {name: counting_sampler(self.train, order, n, rng) for name, order in orders.items()}
+        made = {"uniform tokens": uniform.long(), **counted, "held-out sequences": self.test}
+        return [
+            {"who": name, "nll_oracle": self.nll(rows), "copy_rate": self.copied(rows)} for name, rows in made.items()
+        ]
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """The entropy, and what samplers that only count reach."""
+        how = "computed with the run's oracle"
+        found = {each["who"]: each["nll_oracle"] for each in self.baselines[:-1]}
+        return tuple(Score(name, value, how) for name, value in {"oracle's entropy": self.entropy, **found}.items())
+
+    def copied(self, samples: Tensor) -> float:
+        """Share of the 4-grams of samples that the training set has too."""
+        return copy_rate(samples, self.train, order=COPIED)
+
+    def row(self, generator: Any, n: int) -> dict[str, Any]:
+        """Both likelihoods and the share of copied 4-grams, beside the oracle's entropy and the counting samplers."""
+        samples = generator.sample(n)
+        return {
+            "nll_oracle": self.nll(samples),
+            "nll_test": -float(generator.log_prob(self.test).double().mean()),
+            "copy_rate": self.copied(samples),
+            "entropy": self.entropy,
+            "copy_rate_test": self.baselines[-1]["copy_rate"],
+            "samples": n,
+            "baselines": self.baselines,
+        }
+
+    def rank(self, row: dict[str, Any]) -> float:
+        """The likelihood of held-out sequences: the one that cannot be improved by samples that are all alike."""
+        return -float(row["nll_test"])
+
+    def sentence(self, row: dict[str, Any]) -> str:
+        """Say what was found, with what mere counting reaches."""
+        bigram = next(each for each in row["baselines"] if each["who"] == "bigram sampler")
+        return (
+            f"NLL_oracle {row['nll_oracle']:.3f} over {row['samples']:,} samples (the oracle's entropy is "
+            f"{row['entropy']:.3f}, counting bigrams gives {bigram['nll_oracle']:.3f}), NLL_test "
+            f"{row['nll_test']:.3f}, {row['copy_rate']:.1%} of 4-grams copied (held-out sequences "
+            f"{row['copy_rate_test']:.1%})"
+        )
+
+
+@hookimpl
+def rlgan_specs() -> Iterable[DataSpec]:
+    """The oracle."""
+    yield DataSpec("oracle", make, OracleConfig, "sequences of a random LSTM with known probabilities", tags=("text",))

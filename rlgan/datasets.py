@@ -1,0 +1,50 @@
+"""What a generator learns from, and who judges it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from rlgan.specs import Score
+from rlgan.tokens import Tokens
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Real samples, on the CPU."""
+
+    real: Tensor
+    """(M, ...): images are (M, C, H, W) uint8."""
+    labels: Tensor | None = None
+    """(M,) int64, from 0; where they are given, a classifier judges what a generator makes."""
+    protocol: str = ""
+    """What a score depends on: source, number of samples, preparation."""
+    tokens: Tokens | None = None
+    """What samples (M, L) int64 are made of, where they are sequences."""
+    judge: Callable[[torch.device], Judge] | None = None
+    """Makes the judge of this set."""
+
+
+class Judge(Protocol):
+    """Says how good a generator of one data set is."""
+
+    @property
+    def drawn(self) -> str:
+        """The entry of a row that the curve shows."""
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """Known values of it."""
+
+    def row(self, generator: Any, n: int) -> dict[str, Any]:
+        """Evaluate n samples: the entry that matters most comes first."""
+
+    def rank(self, row: dict[str, Any]) -> float:
+        """What is highest in the best row."""
+
+    def sentence(self, row: dict[str, Any]) -> str:
+        """Say what was found."""
