@@ -153,7 +153,7 @@ def test_a_step_equals_the_textbook_loop_of_the_benchmark() -> None:
     for own, other in sides:
         for p, moment, q in zip(own.parameters, own.first, other.param_groups[0]["params"], strict=True):
             expected = other.state[q]["exp_avg"]
-            assert float((chw(moment) - expected).abs().max()) < 1e-3 * float(expected.abs().max())
+            assert float((chw(moment) - expected).abs().max()) < 2e-3 * float(expected.abs().max())
             assert torch.allclose(chw(p.data), q.data, rtol=0, atol=6.1e-6)  # a step the other way round, three times
     for p, q in zip(ours.averaged.parameters(), plain.averaged.parameters(), strict=True):
         assert torch.allclose(chw(p), q, rtol=0, atol=1e-7)

@@ -19,6 +19,7 @@ from rlgan.testing.detect import SeparateDraws
 from rlgan.testing.kit import Call, Check, Subject, about, accepted, bind, check_draws, run_all, subject
 from rlgan.testing.learner import Learner, batches, in_place, randomness, saving, update_reads, updates
 from rlgan.testing.live import first_difference
+from rlgan.tokens import Tokens
 
 N, FEW, MANY = 8, 64, 128
 """Samples asked for."""
@@ -52,8 +53,8 @@ class GeneratorSubject(Learner):
 def check_generator(what: Any, config: Any = None, device: str = "cpu", data: DataSet | None = None) -> None:
     """Check a generator: a name (``dcgan``), a GeneratorSpec, or ``factory(data, config, device)``.
 
-    It is tried with random images and points, those of them that its factory does not refuse by a UsageError, or with
-    ``data`` alone. Without ``config`` the defaults of its settings are taken.
+    It is tried with random images and points, those of them that its factory does not refuse by a UsageError, with
+    sequences of tokens where it refuses both, or with ``data`` alone. Without ``config`` the defaults of its settings are taken.
 
     Raises:
         ConformanceError: the first fault.
@@ -68,8 +69,10 @@ def generator_checks(
     """The checks of `check_generator`, to be run one by one."""
     found = subject("generators", what, config, device, registry)
     with seeding.fork(0, found.device):
-        tried = [made_up(form) for form in FORMS] if data is None else [data]
+        tried = [*(made_up(form) for form in FORMS), sequences()] if data is None else [data]
     sets = accepted(found, tried, lambda data: found.factory(data, found.config, found.device), "give data=DATASET")
+    if len(sets) > 1 and sets[-1].tokens:  # what takes vectors of any kind is for numbers
+        sets = sets[:-1]
     return bind(CHECKS, GeneratorSubject(**vars(found), sets=sets))
 
 
@@ -78,6 +81,11 @@ def made_up(form: tuple[int, ...]) -> DataSet:
     images = len(form) == 3
     real = torch.randint(0, 256, (REAL, *form), dtype=torch.uint8) if images else torch.rand(REAL, *form)
     return DataSet(real, torch.arange(REAL) % 10, "made up")
+
+
+def sequences() -> DataSet:
+    """Random sequences of tokens."""
+    return DataSet(torch.randint(0, 50, (REAL, 12)), protocol="made up", tokens=Tokens(tuple(map(str, range(50)))))
 
 
 def samples(s: GeneratorSubject) -> None:
