@@ -54,7 +54,8 @@ def check_generator(what: Any, config: Any = None, device: str = "cpu", data: Da
     """Check a generator: a name (``dcgan``), a GeneratorSpec, or ``factory(data, config, device)``.
 
     It is tried with random images and points, those of them that its factory does not refuse by a UsageError, with
-    sequences of tokens where it refuses both, or with ``data`` alone. Without ``config`` the defaults of its settings are taken.
+    sequences of tokens where it refuses both, or with ``data`` alone. Without ``config`` the defaults of its settings
+    are taken.
 
     Raises:
         ConformanceError: the first fault.
