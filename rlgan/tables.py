@@ -63,6 +63,22 @@ def horizon_values(model: Model, gamma: float, steps: int, best: bool = True) ->
     return value
 
 
+def best_average(model: Model, tolerance: float = 1e-9, sweeps: int = 100_000) -> tuple[float, Tensor]:
+    """The most reward per step for ever, and the best actions (S,), by relative value iteration.
+
+    Raises:
+        ValueError: ``sweeps`` sweeps did not settle it to within ``tolerance``.
+    """
+    bellman = Bellman(model, None)
+    value = torch.zeros_like(bellman.reward[:, 0])
+    for _ in range(sweeps):
+        best = bellman.q(value).max(-1)
+        value, metrics = bellman.settle(value, best.values, 1.0)
+        if float(metrics["residual"]) <= tolerance:
+            return float(metrics["gain"]), best.indices
+    raise ValueError(f"{sweeps} sweeps left a residual of {float(metrics['residual']):g}")
+
+
 class TableEnv:
     """An env that is its table: the state ``s`` (n,) int64 is a number, and the agent sees it.
 

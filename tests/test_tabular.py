@@ -409,7 +409,8 @@ def test_planning_on_the_command_line(tmp_path, capsys):
 
 SENTENCES = {
     "agent=value-iteration env=cartpole": "agent=value-iteration plans with the env's model, and env=cartpole has no "
-    "model(); these have one: cliffwalking, frozenlake, taxi",
+    "model(); these have one: cliffwalking, frozenlake, inventory, "
+    "inventory-ss, taxi",
     "agent=policy-iteration env=gym:FrozenLake-v1": "env=gym:FrozenLake-v1 has no model(); these have one:",
     "agent=q-learning env=cartpole": "has one row of its table for each numbered observation, this env gives Box(",
     "agent=sarsa env=pendulum": "sarsa chooses among numbered actions, this env takes Box(",

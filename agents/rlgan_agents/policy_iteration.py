@@ -93,6 +93,7 @@ def refuses(observation: Space, action: Space) -> str | None:
 
 
 SMALL = {"steps": 10_000, "copies": 1, "record.every": 100, "eval.episodes": 1_000}
+STORE = {**SMALL, "record.every": 1, "eval.episodes": 100}
 NOTE = "a step is one sweep; it ends when the policy is stable"
 
 
@@ -105,7 +106,10 @@ def rlgan_specs() -> Iterable[AgentSpec]:
         PolicyIterationConfig,
         "dynamic programming with the env's model: evaluate a policy, improve it, repeat",
         refuses,
-        presets=tuple(Preset(env, env, SMALL, True, NOTE) for env in ("frozenlake", "cliffwalking", "taxi")),
+        presets=(
+            *(Preset(env, env, SMALL, True, NOTE) for env in ("frozenlake", "cliffwalking", "taxi")),
+            *(Preset(env, env, STORE, True, NOTE) for env in ("inventory", "inventory-ss")),
+        ),
         tags=("planning", "discrete"),
         plans=True,
     )

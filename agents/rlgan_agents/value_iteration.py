@@ -79,6 +79,7 @@ def refuses(observation: Space, action: Space) -> str | None:
 
 
 SMALL = {"steps": 10_000, "copies": 1, "record.every": 100, "eval.episodes": 1_000}
+STORE = {**SMALL, "record.every": 1, "eval.episodes": 100}
 NOTE = "a step is one sweep; it ends when nothing changes"
 
 
@@ -91,7 +92,10 @@ def rlgan_specs() -> Iterable[AgentSpec]:
         ValueIterationConfig,
         "dynamic programming with the env's model: the best values, sweep by sweep",
         refuses,
-        presets=tuple(Preset(env, env, SMALL, True, NOTE) for env in ("frozenlake", "cliffwalking", "taxi")),
+        presets=(
+            *(Preset(env, env, SMALL, True, NOTE) for env in ("frozenlake", "cliffwalking", "taxi")),
+            *(Preset(env, env, STORE, True, NOTE) for env in ("inventory", "inventory-ss")),
+        ),
         tags=("planning", "discrete"),
         plans=True,
     )
