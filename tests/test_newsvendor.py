@@ -43,7 +43,7 @@ def test_periods_by_hand(order, demand, reward):
     state = env.reset(1, None)
     after, got, terminated = env.advance(state, torch.tensor([[order]]), torch.tensor([demand], dtype=F64))
     assert float(got) == reward and not terminated.any()
-    assert after["last"].tolist() == [[demand, round(order)]]
+    assert (float(after["demand"]), float(after["order"])) == (demand, round(order))
 
 
 def by_search(price, cost, disposal, goodwill, mean):
@@ -73,7 +73,7 @@ def test_the_critical_quantile_is_the_best_of_all_orders(terms):
     env = make(**dict(zip(names, terms, strict=True)))
     order, profit = by_search(*terms)
     state = env.reset(1, None)
-    assert float(env.references()["critical quantile"](state, None)) == order
+    assert float(env.references()["critical-quantile"](state, None)) == order
     assert env.references()["optimum"].value == pytest.approx(40 * profit, rel=1e-9)
     assert float(env.profit(state["terms"], torch.tensor([order]))) == pytest.approx(profit, rel=1e-9)
 
@@ -103,17 +103,17 @@ def test_references_earn_what_is_said():
     scores = {score.who: score.value for score in Registry().get("envs", "newsvendor").scores}
     optimum = env.references()["optimum"].value
     assert scores["optimum"] == pytest.approx(optimum, rel=1e-4)
-    assert played(env, "critical quantile") == pytest.approx(optimum, rel=0.005)
+    assert played(env, "critical-quantile") == pytest.approx(optimum, rel=0.005)
     assert played(env, "random") == pytest.approx(scores["random"], rel=0.02)
-    assert played(env, "mean demand") < optimum
+    assert played(env, "mean-demand") < optimum
 
 
 def test_the_optimum_of_drawn_terms_is_earned():
     env = Newsvendor(NewsvendorConfig(vary=True, max_steps=5), "cpu")
     # the terms of an episode vary far more than its demand
-    best = played(env, "critical quantile", 4_000)
+    best = played(env, "critical-quantile", 4_000)
     assert best == pytest.approx(env.references()["optimum"].value, rel=0.06)
-    assert played(env, "mean demand", 4_000) < best
+    assert played(env, "mean-demand", 4_000) < best
 
 
 def test_orders_out_of_range_are_cut_and_counted():
@@ -122,7 +122,7 @@ def test_orders_out_of_range_are_cut_and_counted():
     vec.reset(seed=0)
     for _ in range(2):
         vec.step(torch.tensor([[-3.0], [1e6]]))
-    assert vec.state["last"][:, 1].tolist() == [0, env.max_order]
+    assert vec.state["order"].tolist() == [0, env.max_order]
     assert vec.statistics.take()["out_of_range_mean"] == 2
 
 

@@ -222,6 +222,21 @@ BREAKOUT = {
 }
 
 
+INVENTORY = {
+    "steps": 3_000_000,
+    "copies": 256,
+    "eval.episodes": 100,
+    "agent.lr": 1e-3,
+    "agent.lr_end": 0.0,
+    "agent.gamma": 0.95,
+    "agent.lam": 0.9,
+    "agent.horizon": 32,
+    "agent.minibatch": 2048,
+    "agent.epochs": 4,
+    "agent.max_grad_norm": 10.0,
+}
+
+
 @hookimpl
 def rlgan_specs() -> Iterable[AgentSpec]:
     """PPO and its tuned settings."""
@@ -237,6 +252,13 @@ def rlgan_specs() -> Iterable[AgentSpec]:
             ),
             Preset("cartpole-memory", "cartpole", MEMORY, False, "hidden velocities, which a GRU makes up for"),
             Preset("pendulum", "pendulum", PENDULUM, True, "random play scores -1232"),
+            Preset(
+                "inventory",
+                "inventory",
+                INVENTORY,
+                True,
+                "a game is 1,000 periods; base-stock costs 4,639, capped base-stock 4,406, the optimum 4,395",
+            ),
             Preset("lunarlander", "gym:LunarLander-v3", LUNARLANDER, True, "the settings of RL-Zoo, which scores 242"),
             Preset(
                 "breakout", "breakout", BREAKOUT, True, "the 10M-step protocol of RL-Zoo and CleanRL, which reach 400"

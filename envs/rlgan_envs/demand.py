@@ -50,7 +50,7 @@ class Demand:
         place = torch.rand(n, generator=rng, device=self.device, dtype=self.dtype) * self.columns
         column = place.floor()
         at = column.long()
-        return torch.where(place - column < self.keep[at], column, self.other[at])
+        return torch.where(place - column < self.keep.index_select(0, at), column, self.other.index_select(0, at))
 
     def over(self, periods: int) -> Tensor:
         """Probabilities of the sum over some periods, (K,) float64."""

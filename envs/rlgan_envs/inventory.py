@@ -79,9 +79,9 @@ class Inventory(Stock):
 
         return {
             "random": self.random,
-            "constant order": self.tuned(constant, axis(self.orders)),
+            "constant-order": self.tuned(constant, axis(self.orders)),
             "base-stock": self.tuned(base_stock, axis(levels)),
-            "capped base-stock": self.tuned(capped, axis(levels, self.orders)),
+            "capped-base-stock": self.tuned(capped, axis(levels, self.orders)),
             **self.optimum(),
         }
 
@@ -97,7 +97,7 @@ def rlgan_specs() -> Iterable[EnvSpec]:
         scores=(
             Score("random", -29840.2, "1,000 periods of the model, uniform orders"),
             Score("base-stock", -4638.6, "average cost with S = 16, from the model, x 1,000 periods"),
-            Score("capped base-stock", -4405.7, "average cost with S = 17, r = 5, from the model, x 1,000 periods"),
+            Score("capped-base-stock", -4405.7, "average cost with S = 17, r = 5, from the model, x 1,000 periods"),
             Score("optimum", -4395.3, "least average cost, from the model, x 1,000 periods"),
         ),
         tags=("business", "discrete", "model"),

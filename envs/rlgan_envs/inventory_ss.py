@@ -78,7 +78,7 @@ class InventorySS(Stock):
 
         return {
             "random": self.random,
-            "(s, S)": self.tuned(reorder, levels[levels[:, 0] < levels[:, 1]]),
+            "s-S": self.tuned(reorder, levels[levels[:, 0] < levels[:, 1]]),
             **self.optimum(),
         }
 

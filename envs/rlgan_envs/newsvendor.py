@@ -52,9 +52,9 @@ class NewsvendorConfig:
 
 
 class Newsvendor:
-    """State: ``terms`` (n, 5), price p, cost c, disposal h, goodwill k and mean demand; ``last`` (n, 2), demand and
-    order; ``totals`` (n, 4), sums of periods, demand, shortage and orders out of range. The agent sees the terms, each
-    over the largest value that it can have.
+    """State: ``terms`` (n, 5), price p, cost c, disposal h, goodwill k and mean demand; ``demand`` and ``order`` (n,)
+    of the last period; sums since the start, (n,) each: ``periods``, units ``demanded`` and ``short``, and orders out
+    of range, ``odd``. The agent sees the terms, each over the largest value that it can have.
 
     Action (n, 1): the order q, rounded to whole units. Reward ``p min(q, D) - c q - h (q - D)+ - k (D - q)+``.
     """
@@ -97,8 +97,9 @@ class Newsvendor:
             cost = u[:, 1] * price
             disposal = u[:, 2] * cost.clamp(max=RANGES["disposal"])
             terms = torch.stack((price, cost, disposal, u[:, 3] * RANGES["goodwill"], u[:, 4] * RANGES["mean"]), 1)
-        zeros = torch.zeros(n, 4, device=self.device, dtype=self.dtype)
-        return {"terms": terms, "last": zeros[:, :2], "totals": zeros}
+        zeros = torch.zeros(n, device=self.device, dtype=self.dtype)
+        names = ("demand", "order", "periods", "demanded", "short", "odd")
+        return {"terms": terms, **dict.fromkeys(names, zeros)}
 
     def observe(self, state: State) -> Tensor:
         """The terms, (n, 5)."""
@@ -116,18 +117,20 @@ class Newsvendor:
         odd = order != asked
         left, short = (order - demand).clamp(min=0), (demand - order).clamp(min=0)
         reward = price * (demand - short) - cost * order - disposal * left - goodwill * short
-        spent = torch.stack((torch.ones_like(order), demand, short, odd.to(self.dtype)), 1)
         following = {
             "terms": state["terms"],
-            "last": torch.stack((demand, order), 1),
-            "totals": state["totals"] + spent,
+            "demand": demand,
+            "order": order,
+            "periods": state["periods"] + 1,
+            "demanded": state["demanded"] + demand,
+            "short": state["short"] + short,
+            "odd": state["odd"] + odd,
         }
         return following, reward, torch.zeros_like(odd)
 
     def metrics(self, state: State) -> dict[str, Tensor]:
         """Share of demand that was met, number of orders out of range, which were cut to the nearest possible ones."""
-        _, demand, short, odd = state["totals"].unbind(1)
-        return {"served": 1 - short / demand.clamp(min=1), "out_of_range": odd}
+        return {"served": 1 - state["short"] / state["demanded"].clamp(min=1), "out_of_range": state["odd"]}
 
     def quantile(self, terms: Tensor) -> Tensor:
         """The best orders (n,) of terms (n, 5): least q with ``F(q) >= (p - c + k) / (p + k + h)``."""
@@ -162,15 +165,15 @@ class Newsvendor:
         best = float(self.profit(terms, self.quantile(terms)).mean())
         return {
             "random": random,
-            "mean demand": lambda state, rng: state["terms"][:, 4:].float(),
-            "critical quantile": lambda state, rng: self.quantile(state["terms"])[:, None].float(),
+            "mean-demand": lambda state, rng: state["terms"][:, 4:].float(),
+            "critical-quantile": lambda state, rng: self.quantile(state["terms"])[:, None].float(),
             "optimum": Bound(best * self.max_steps, how, "F(q) = (p - c + k) / (p + k + h)"),
         }
 
     def render(self, state: State, i: int) -> np.ndarray:
         """Orders, demand and what was left of the periods drawn, (480, 720, 3) uint8."""
-        demand, order = state["last"][i].tolist()
-        return self.charts[i].draw([max(order - demand, 0.0)], [demand, order], state["totals"][i].tolist())
+        shown = {name: value[i].tolist() for name, value in state.items()}
+        return self.charts[i].draw({**shown, "pipeline": [max(shown["order"] - shown["demand"], 0.0)]})
 
 
 @hookimpl

@@ -30,6 +30,7 @@ TABLE = 20_000_000
 ROUNDS = ((16, 128, 64), (64, 256, 8), (1_024, 256, 1))
 """Tuning of a rule: copies, periods, and how many candidates stay. So 2,048 periods of each candidate, 16,384 of the
 best 64 and 262,144 of the best 8, all of them against the same demand."""
+TOTALS = ("periods", "demanded", "short", "ordered", "odd")
 WARM_UP = 64
 """Periods of a round that do not count."""
 
@@ -66,9 +67,9 @@ class StockConfig:
 class Stock:
     """Subclasses number the ``states`` and ``outcomes`` of their model and say what leads where.
 
-    State: ``pipeline`` (n, W), the stock and then the orders under way, the next to arrive first; ``last`` (n, 2),
-    demand and order of the last period; ``totals`` (n, 5), sums of periods, demand, shortage, orders and orders out of
-    range since the start.
+    State: ``pipeline`` (n, W), the stock and then the orders under way, the next to arrive first; ``demand`` and
+    ``order`` (n,) of the last period; sums since the start, (n,) each: ``periods``, units ``demanded`` and ``short``,
+    periods that ``ordered``, and orders out of range, ``odd``.
 
     Args:
         config: Settings.
@@ -116,11 +117,9 @@ class Stock:
     def reset(self, n: int, rng: Generator | None) -> State:
         """Mean demand in stock, and under way for each period of the lead time."""
         start = min(round(self.config.mean), self.capacity, self.max_order)
-        return {
-            "pipeline": torch.full((n, self.width), float(start), device=self.device, dtype=self.dtype),
-            "last": torch.zeros(n, 2, device=self.device, dtype=self.dtype),
-            "totals": torch.zeros(n, 5, device=self.device, dtype=self.dtype),
-        }
+        pipeline = torch.full((n, self.width), float(start), device=self.device, dtype=self.dtype)
+        zeros = torch.zeros(n, device=self.device, dtype=self.dtype)
+        return {"pipeline": pipeline, "demand": zeros, "order": zeros, **dict.fromkeys(TOTALS, zeros)}
 
     def observe(self, state: State) -> Tensor:
         """The pipeline in periods of mean demand, (n, W)."""
@@ -138,33 +137,39 @@ class Stock:
         if c.out_of_range == "refuse":
             order = order.masked_fill(odd, 0)
         order = order.to(self.dtype)
+        ordered = order > 0
         stock = pipeline[:, 0]
         if self.lead_time == 0:
             stock = (stock + order).clamp(max=self.capacity)
         left = stock - demand
-        kept, short = left.clamp(min=0), (-left).clamp(min=0)
-        ordered = (order > 0).to(self.dtype)
-        cost = c.holding * kept + c.shortage * short + c.order_cost * ordered
+        kept = left.clamp(min=0)
+        short = kept - left
+        cost = c.holding * kept + c.shortage * short
+        if c.order_cost:
+            cost = cost + c.order_cost * ordered
         after = left if self.waits else kept
         if self.lead_time > 0:
             arriving = pipeline[:, 1] if self.lead_time > 1 else order
             after = (after + arriving).clamp(max=self.capacity)
         parts = (after[:, None], pipeline[:, 2:], order[:, None])[: 3 if self.lead_time > 1 else 1]
-        spent = torch.stack((torch.ones_like(cost), demand, short, ordered, odd.to(self.dtype)), 1)
         following = {
             "pipeline": torch.cat(parts, 1),
-            "last": torch.stack((demand, order), 1),
-            "totals": state["totals"] + spent,
+            "demand": demand,
+            "order": order,
+            "periods": state["periods"] + 1,
+            "demanded": state["demanded"] + demand,
+            "short": state["short"] + short,
+            "ordered": state["ordered"] + ordered,
+            "odd": state["odd"] + odd,
         }
         return following, -cost, torch.zeros_like(odd)
 
     def metrics(self, state: State) -> dict[str, Tensor]:
         """Share of demand that was met at once, share of periods with an order, number of orders out of range."""
-        periods, demand, short, ordered, odd = state["totals"].unbind(1)
         return {
-            "served": 1 - short / demand.clamp(min=1),
-            "ordered": ordered / periods.clamp(min=1),
-            "out_of_range": odd,
+            "served": 1 - state["short"] / state["demanded"].clamp(min=1),
+            "ordered": state["ordered"] / state["periods"].clamp(min=1),
+            "out_of_range": state["odd"],
         }
 
     def random(self, state: State, rng: Generator | None) -> Tensor:
@@ -266,7 +271,7 @@ class Stock:
 
     def render(self, state: State, i: int) -> np.ndarray:
         """Stock, orders and demand of the periods that this env was asked to draw, (480, 720, 3) uint8."""
-        return self.charts[i].draw(**{name: value[i].tolist() for name, value in state.items()})
+        return self.charts[i].draw({name: value[i].tolist() for name, value in state.items()})
 
 
 def axis(*sizes: Any) -> Tensor:

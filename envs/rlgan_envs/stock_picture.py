@@ -33,14 +33,15 @@ class Chart:
         self.seen: deque[Period] = deque(maxlen=PERIODS)
         self.time, self.short = -1.0, 0.0
 
-    def draw(self, pipeline: list[float], last: list[float], totals: list[float]) -> np.ndarray:
-        """The picture after this period, (480, 720, 3) uint8; see `rlgan_envs.stock.Stock` for the state."""
-        time, _, short, *_ = totals
+    def draw(self, state: dict[str, Any]) -> np.ndarray:
+        """The picture after this period, (480, 720, 3) uint8, of one copy's state; see `rlgan_envs.stock.Stock`."""
+        time, short = state["periods"], state["short"]
+        stock, *orders = state["pipeline"]
         if time not in (self.time, self.time + 1):
             self.seen.clear()
         if time != self.time:
             missed = short - self.short if self.seen else 0.0
-            self.seen.append(Period(pipeline[0], sum(pipeline[1:]), last[0], last[1], missed))
+            self.seen.append(Period(stock, sum(orders), state["demand"], state["order"], missed))
         self.time, self.short = time, short
         return self._picture()
 

@@ -1,0 +1,94 @@
+"""The native store alone: `inventory` with random orders on one core, with automatic reset and statistics.
+
+Valid steps per second, eager and captured (several steps in one compiled call), of one process; ``--processes 2``: of
+two that run at once with one thread each, which is what two cores give. Beside it OR-Gym's lost-sales chain, stepped in
+Python, where it is installed (`pip install or-gym==0.5.0`, and a module ``gym`` that hands on an old gym's names).
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from cartpole_env import rate, valid_steps
+from torch import Tensor
+
+from rlgan.core.capture import capture
+from rlgan.core.vec import VecEnv
+from rlgan_envs.inventory import Inventory, InventoryConfig
+
+UNROLL = 8
+"""Steps in one compiled call."""
+
+
+def store(copies: int) -> VecEnv:
+    env = VecEnv(Inventory(InventoryConfig(), "cpu"), copies, "cpu")
+    env.reset(seed=0)
+    env.rng = None
+    return env
+
+
+def eager(copies: int, seconds: float) -> float:
+    env = store(copies)
+    orders = env.env.max_order + 1
+    return rate(lambda: env.step(torch.randint(orders, (copies,))), lambda: valid_steps(env), seconds)
+
+
+def captured(copies: int, seconds: float) -> float:
+    env = store(copies)
+    orders = env.env.max_order + 1
+
+    def steps(_: dict[str, Tensor]) -> Tensor:
+        for _ in range(UNROLL):
+            obs = env.step(torch.randint(orders, (copies,)))[0]
+        return obs
+
+    call = capture(steps, "compile")
+    return rate(lambda: call({}), lambda: valid_steps(env), seconds)
+
+
+def or_gym(copies: int, seconds: float) -> float:
+    """One env of OR-Gym with random orders; ImportError where it is missing."""
+    from or_gym.envs.supply_chain.inventory_management import InvManagementLostSalesEnv
+
+    env, count = InvManagementLostSalesEnv(), 0
+    env.reset()
+    began = time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        count += 1
+        if env.step(env.action_space.sample())[2]:
+            env.reset()
+    return count / (time.perf_counter() - began)
+
+
+SIDES: dict[str, Callable[[int, float], float]] = {"eager": eager, "captured": captured, "or-gym": or_gym}
+
+
+def measure(side: str, copies: int, seconds: float) -> float:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    return SIDES[side](copies, seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sides", nargs="*", choices=SIDES, default=["eager", "captured"])
+    parser.add_argument("--copies", type=int, default=16_384)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    args = parser.parse_args()
+    with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
+        for side in args.sides:
+            jobs = [(side, args.copies, args.seconds)] * args.processes
+            sums = [sum(pool.starmap(measure, jobs, chunksize=1)) for _ in range(args.rounds)]
+            median, raw = statistics.median(sums) / 1e6, " ".join(f"{value / 1e6:.3f}" for value in sums)
+            print(f"{side:9} median {median:7.3f}M valid steps/s, processes {args.processes}   raw {raw}")
+
+
+if __name__ == "__main__":
+    main()
