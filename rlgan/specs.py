@@ -30,6 +30,11 @@ class Preset:
     """One sentence that the run prints at its start: what to expect, and when."""
 
 
+def tuned(steps: int, copies: int, **agent: Any) -> dict[str, Any]:
+    """The values of an agent's preset, whose own keys are given without their ``agent.``."""
+    return {"steps": steps, "copies": copies} | {f"agent.{key}": value for key, value in agent.items()}
+
+
 @dataclass(frozen=True)
 class Score:
     """A known result that a report sets beside ours."""

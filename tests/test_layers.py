@@ -115,3 +115,8 @@ def test_the_core_stays_small() -> None:
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     assert sum(n for path, n in lines.items() if path.parent == ROOT / "rlgan" / "core") < 2_000
     assert sorted(lines.values())[len(lines) // 2] <= 120
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "agents").rglob("*.py")), ids=name_of)
+def test_an_algorithm_fits_in_250_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 250

@@ -23,7 +23,7 @@ from rlgan.nn.schedule import linear
 from rlgan.nn.tops import Top, with_noise
 from rlgan.nn.torsos import Precision, value_network
 from rlgan.nn.value_heads import HeadName, LossName, make_head, unfit
-from rlgan.specs import AgentSpec, Preset
+from rlgan.specs import AgentSpec, Preset, tuned
 from rlgan.store.state import Saved
 
 Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
@@ -158,11 +158,6 @@ class DQN(Saved):
 def refuses(observation: Space, action: Space) -> str | None:
     """Discrete actions and Box observations only."""
     return unfit("dqn", observation, action)
-
-
-def tuned(steps: int, copies: int, **agent: Any) -> dict[str, Any]:
-    """Values of a preset."""
-    return {"steps": steps, "copies": copies} | {f"agent.{key}": value for key, value in agent.items()}
 
 
 def rainbow(preset: dict[str, Any], low: float, high: float) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from rlgan.nn.actor_critic import ActorCritic, Memory, unfit
 from rlgan.nn.optimise import Adam, optimise
 from rlgan.nn.schedule import linear
 from rlgan.nn.torsos import Precision
-from rlgan.specs import AgentSpec, Preset
+from rlgan.specs import AgentSpec, Preset, tuned
 from rlgan.store.state import Saved
 
 USED = ("obs", "draw", "log_prob", "valid", "first", "carry")
@@ -164,77 +164,30 @@ def refuses(observation: Space, action: Space) -> str | None:
     return unfit(observation, action)
 
 
-CARTPOLE = {
-    "steps": 100_000,
-    "copies": 8,
-    "agent.lr": 1e-3,
-    "agent.lr_end": 0.0,
-    "agent.gamma": 0.98,
-    "agent.lam": 0.8,
-    "agent.horizon": 32,
-    "agent.minibatch": 256,
-    "agent.epochs": 20,
-    "agent.clip_end": 0.0,
+CARTPOLE = tuned(
+    100_000, 8, lr=1e-3, lr_end=0.0, gamma=0.98, lam=0.8, horizon=32, minibatch=256, epochs=20, clip_end=0.0
+)
+MEMORY = tuned(200_000, 8, memory="gru", lr=1e-3, lr_end=0.0, gamma=0.98, horizon=128, minibatch=256, epochs=10) | {
+    "env.velocities": False
 }
-MEMORY = {
-    "steps": 200_000,
-    "copies": 8,
-    "env.velocities": False,
-    "agent.memory": "gru",
-    "agent.lr": 1e-3,
-    "agent.lr_end": 0.0,
-    "agent.gamma": 0.98,
-    "agent.horizon": 128,
-    "agent.minibatch": 256,
-    "agent.epochs": 10,
-}
-PENDULUM = {
-    "steps": 100_000,
-    "copies": 4,
-    "agent.lr": 1e-3,
-    "agent.gamma": 0.9,
-    "agent.horizon": 1024,
-    "agent.minibatch": 64,
-    "agent.epochs": 10,
-}
-LUNARLANDER = {
-    "steps": 1_000_000,
-    "copies": 16,
-    "agent.gamma": 0.999,
-    "agent.lam": 0.98,
-    "agent.horizon": 1024,
-    "agent.minibatch": 64,
-    "agent.epochs": 4,
-    "agent.entropy": 0.01,
-}
-BREAKOUT = {
-    "steps": 10_000_000,
-    "copies": 8,
-    "agent.lr": 2.5e-4,
-    "agent.lr_end": 0.0,
-    "agent.clip": 0.1,
-    "agent.clip_end": 0.0,
-    "agent.horizon": 128,
-    "agent.minibatch": 256,
-    "agent.epochs": 4,
-    "agent.entropy": 0.01,
-    "agent.clip_reward": True,
-}
-
-
-INVENTORY = {
-    "steps": 3_000_000,
-    "copies": 256,
-    "eval.episodes": 100,
-    "agent.lr": 1e-3,
-    "agent.lr_end": 0.0,
-    "agent.gamma": 0.95,
-    "agent.lam": 0.9,
-    "agent.horizon": 32,
-    "agent.minibatch": 2048,
-    "agent.epochs": 4,
-    "agent.max_grad_norm": 10.0,
-}
+PENDULUM = tuned(100_000, 4, lr=1e-3, gamma=0.9, horizon=1024, minibatch=64, epochs=10)
+INVENTORY = tuned(
+    3_000_000, 256, lr=1e-3, lr_end=0.0, gamma=0.95, lam=0.9, horizon=32, minibatch=2048, epochs=4, max_grad_norm=10.0
+) | {"eval.episodes": 100}
+LUNARLANDER = tuned(1_000_000, 16, gamma=0.999, lam=0.98, horizon=1024, minibatch=64, epochs=4, entropy=0.01)
+BREAKOUT = tuned(
+    10_000_000,
+    8,
+    lr=2.5e-4,
+    lr_end=0.0,
+    clip=0.1,
+    clip_end=0.0,
+    horizon=128,
+    minibatch=256,
+    epochs=4,
+    entropy=0.01,
+    clip_reward=True,
+)
 
 
 @hookimpl
