@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import rlgan
-from rlgan import session
+from rlgan import trained
 from rlgan.core import seeding
 from rlgan.core.returns import reward_to_go
 from rlgan.store import checkpoint
@@ -69,7 +69,8 @@ def gradient_noise(folder: Path) -> dict[str, Any]:
     All are measured on the same games: nothing, the mean return of all of their rows, the learned value. Nothing is
     measured where no value was learned.
     """
-    _, agent, _, device = session.trained(folder)
+    found = trained.load(folder)
+    agent, device = found.learner, found.device
     if not agent.config.baseline:
         return {}
     noise: dict[str, list[float]] = {"nothing": [], "mean": [], "value": []}

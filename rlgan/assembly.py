@@ -19,6 +19,7 @@ from rlgan.core.capture import Captured
 from rlgan.core.protocols import DataSet, Spaces
 from rlgan.core.vec import VecEnv, called
 from rlgan.errors import PluginError, RlganError, UsageError
+from rlgan.nn.normalise import Normaliser, scales
 from rlgan.nn.torsos import BOARD
 from rlgan.registry import Registry
 from rlgan.runconfig import Run
@@ -112,11 +113,30 @@ def spaces(run: Run, env: Any) -> Spaces:
     return Spaces(observation, action, *about)
 
 
-def acting(run: Run, agent: Any, env: Any) -> Callable[..., Any]:
-    """The agent's ``act`` in an env. One that sees the state is given it in place of the observations."""
-    if not run.learner.spec.sees_state or not hasattr(env, "state"):
-        return agent.act
-    return lambda obs, carry, step, explore: agent.act(env.state, carry, step, explore)
+def acting(run: Run, agent: Any, env: Any, normaliser: Normaliser | None) -> Callable[..., Any]:
+    """The agent's ``act`` in an env: on what its normaliser shows, or on the state where it sees that."""
+    if run.learner.spec.sees_state and hasattr(env, "state"):
+        return lambda obs, carry, step, explore: agent.act(env.state, carry, step, explore)
+    if normaliser is not None:
+        return lambda obs, carry, step, explore: agent.act(normaliser(obs), carry, step, explore)
+    return agent.act
+
+
+def build_normaliser(run: Run, env: Any, device: torch.device) -> Normaliser | None:
+    """Make what scales observations and rewards, or None where nothing is to be scaled.
+
+    Raises:
+        UsageError: there is nothing to scale, or no discount to scale rewards by.
+    """
+    c, space = run.config.normalise, env.single_observation_space
+    if not (c.obs or c.reward):
+        return None
+    if c.obs and not scales(space):
+        raise UsageError(f"normalise.obs scales arrays of floats, and env={run.world.name} shows {space}: leave it out")
+    gamma = getattr(run.learner.config, "gamma", None) if c.gamma is None else c.gamma
+    if c.reward and gamma is None:
+        raise UsageError(f"agent={run.learner.name} has no gamma to scale rewards by: write normalise.gamma=0.99")
+    return Normaliser(space if c.obs else None, run.config.copies, device, gamma if c.reward else None, c.clip)
 
 
 def pick_device(name: str) -> torch.device:

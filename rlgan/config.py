@@ -35,7 +35,7 @@ class Draft:
     preset: Preset | None = None
 
 
-OF_ENVS = ("copies", "groups", "barrier.every", "timeout", "eval.episodes")
+OF_ENVS = ("copies", "groups", "barrier.every", "timeout", "eval.episodes", "normalise.obs", "normalise.reward")
 """Keys that mean nothing to a generator."""
 
 Layer = tuple[str, Mapping[str, Any], bool]

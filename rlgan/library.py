@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 
-from rlgan import assembly, config, rundir, schema, session
+from rlgan import assembly, config, rundir, schema, session, trained
 from rlgan.contract import check_rows
 from rlgan.core import seeding
 from rlgan.core.vec import VecEnv
@@ -84,7 +84,8 @@ def load(run_dir: str | os.PathLike[str], *, device: str | None = None, seed: in
         UsageError: It is no run directory, or has no sound checkpoint.
         PluginError: The run's agent or env is not installed any more; the sentence says what to install.
     """
-    run, agent, env, where = session.trained(Path(run_dir), device)
+    found = trained.load(Path(run_dir), device)
+    run, env = found.run, found.env
     if env is None:
         raise UsageError(
             f"{run_dir} holds the generator {run.learner.name}, which does not act: `rlgan sample` shows it"
@@ -94,7 +95,8 @@ def load(run_dir: str | os.PathLike[str], *, device: str | None = None, seed: in
             f"{run_dir} holds the policy {run.learner.name}, which sees the env's true state and no observations: "
             f"`rlgan eval` and `rlgan watch` play it"
         )
-    return Policy(agent, env.single_observation_space, env.single_action_space, where, seed)
+    spaces = env.single_observation_space, env.single_action_space
+    return Policy(found.learner, *spaces, found.device, seed, found.normaliser)
 
 
 def make(name: str, /, n: int = 1, *, device: str = "auto", seed: int | None = None, **settings: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,20 @@ class Policy:
         action: Space of one action.
         device: Where the agent is.
         seed: Of the policy's random numbers.
+        see: What the agent sees in place of observations; None is themselves.
     """
 
-    def __init__(self, agent: Any, observation: Space, action: Space, device: torch.device, seed: int = 0) -> None:
+    def __init__(
+        self,
+        agent: Any,
+        observation: Space,
+        action: Space,
+        device: torch.device,
+        seed: int = 0,
+        see: Callable[[Any], Any] | None = None,
+    ) -> None:
         self.observation_space, self.action_space, self.device = observation, action, device
-        self._agent = agent
+        self._agent, self._see = agent, see
         self._carry: tuple[Tensor, ...] | None = None
         self._n = 0
         """Observations in the last call."""
@@ -53,6 +62,7 @@ class Policy:
             UsageError: the observation is none of the env's, or n changed while the agent remembers the past.
         """
         batch, single = self._batch(obs)
+        batch = self._see(batch) if self._see else batch
         n = len(next(iter(batch.values())) if isinstance(batch, dict) else batch)
         if self._carry is None:
             self._carry = self._agent.carry(n)

@@ -73,6 +73,20 @@ class RecordConfig:
 
 
 @dataclass(frozen=True)
+class NormaliseConfig:
+    """What an agent sees at the scale of 1; evaluations and records keep the raw rewards."""
+
+    obs: bool = False
+    """Observations that are arrays of floats: minus their running mean, over their running deviation."""
+    reward: bool = False
+    """Rewards, over the running deviation of discounted returns."""
+    clip: Annotated[float, Gt(0)] = 10.0
+    """Where both are cut."""
+    gamma: Annotated[float, Ge(0), Le(1)] | None = None
+    """Discount of those returns; none = the agent's gamma."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """The keys that every run has."""
 
@@ -112,6 +126,7 @@ class RunConfig:
     barrier: BarrierConfig = BarrierConfig()
     eval: EvalConfig = EvalConfig()
     record: RecordConfig = RecordConfig()
+    normalise: NormaliseConfig = NormaliseConfig()
     timeout: Annotated[float, Gt(0)] = 120.0
     """Seconds that one env step may take before the run is ended."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rlgan import assembly, envfile, judge, rundir, specs
+from rlgan import assembly, envfile, judge, rundir, specs, trained
 from rlgan import evaluate as evaluation
 from rlgan.core import seeding
 from rlgan.core.protocols import RewardModel
@@ -20,6 +20,7 @@ from rlgan.core.trainer import Interrupted, Intervals, Output, Trainer
 from rlgan.core.vec import VecEnv
 from rlgan.datasets import Judge
 from rlgan.errors import NonFiniteError, UsageError
+from rlgan.nn.normalise import Normaliser
 from rlgan.registry import Registry
 from rlgan.report import curve, record, samples
 from rlgan.report.trackers import Trackers
@@ -76,7 +77,8 @@ def evaluate(
 
     ``demos_path`` is where demonstrations of these games are written.
     """
-    run, learner, env, device = trained(folder)
+    found = trained.load(folder)
+    run, learner, env, device = found.run, found.learner, found.env, found.device
     generates = "generator" in run.parts
     held, right = ("a generator", "samples=1000") if generates else ("an agent", "episodes=100")
     for name, value in ({"episodes": episodes, "demos": demos_path} if generates else {"samples": count}).items():
@@ -95,7 +97,7 @@ def evaluate(
                 rows.append(row[name][row["counts"]].cpu())
 
         episodes = episodes or run.config.eval.episodes
-        row = _play(run, learner, episodes, seed, device, keep if demos_path else None)
+        row = _play(run, learner, found.normaliser, episodes, seed, device, keep if demos_path else None)
     if demos_path:
         about = {"env": run.world.name, "protocol": protocol(run), "by": run.learner.name, **row}
         demos.save(demos_path, torch.cat(seen["obs"]), torch.cat(seen["action"]), about)
@@ -107,7 +109,8 @@ def sample(folder: Path, n: int, seed: int, prefix: str, out: Path | None) -> Pa
 
     ``prefix`` is how each text begins.
     """
-    run, generator, _, device = trained(folder)
+    found = trained.load(folder)
+    run, generator, device = found.run, found.learner, found.device
     if "generator" not in run.parts:
         raise UsageError(f"{folder} holds an agent, which makes no samples: write `rlgan watch {folder}`")
     tokens = assembly.build_data(run).tokens
@@ -125,7 +128,8 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
     """Write a video of the trained agent with the score drawn in."""
     from rlgan.report.video import Video
 
-    run, agent, env, device = trained(folder)
+    found = trained.load(folder)
+    run, agent, env, device = found.run, found.learner, found.env, found.device
     if "generator" in run.parts:
         raise UsageError(f"{folder} holds a generator, which plays nothing: write `rlgan sample {folder}`")
     assembly.set_threads(run.config.threads, env.single_observation_space)
@@ -147,7 +151,7 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
                 shown.update(score=0.0, steps=0, game=shown["game"] + 1)
 
         with closing(env), closing(Video(out, env.fps, env.frame(0).shape[:2])) as video:
-            evaluation.play(env, assembly.acting(run, agent, env), agent.carry, episodes, draw)
+            evaluation.play(env, found.acting(env), agent.carry, episodes, draw)
     return out
 
 
@@ -250,12 +254,13 @@ def _agent_task(run: Run, folder: Path, device: torch.device, threads: int, stac
     stack.callback(env.close)
     threads = assembly.set_threads(threads, env.single_observation_space)
     agent = assembly.build_agent(run, env, device)
+    normaliser = assembly.build_normaliser(run, env, device)
 
     def evaluate_now() -> dict[str, Any]:
         with seeding.fork(seeding.derive(c.seed, EVALUATION), device):
-            return _play(run, agent, c.eval.episodes, 0, device)
+            return _play(run, agent, normaliser, c.eval.episodes, 0, device)
 
-    stream = Stream(env, assembly.acting(run, agent, env), agent.carry)
+    stream = Stream(env, assembly.acting(run, agent, env, normaliser), agent.carry, normaliser)
     reward = assembly.build_reward(run, env, device)
     return Task(agent, stream, reward, evaluate_now, threads, judge.Games(run.world.spec.scores), "rlgan watch")
 
@@ -288,33 +293,19 @@ def _intervals(run: Run) -> Intervals:
 
 
 def _play(
-    run: Run, agent: Any, episodes: int, seed: int, device: torch.device, on_row: OnRow | None = None
+    run: Run,
+    agent: Any,
+    normaliser: Normaliser | None,
+    episodes: int,
+    seed: int,
+    device: torch.device,
+    on_row: OnRow | None = None,
 ) -> dict[str, Any]:
     copies = max(n for n in range(1, EVALUATION_COPIES + 1) if episodes % n == 0)
     env = assembly.build_env(run, copies, device, seeding.derive(run.config.seed, EVALUATION, seed), barrier=0)
     with closing(env):
-        return judge.summary(**evaluation.play(env, assembly.acting(run, agent, env), agent.carry, episodes, on_row))
-
-
-def trained(folder: Path, device: str | None = None) -> tuple[Run, Any, Any, torch.device]:
-    """Return a directory's run, its learner as the newest checkpoint has it, a closed env of its kind, and the device.
-
-    Takes no random number of the program's. A generator's run has no env.
-    """
-    run = rundir.load(folder)
-    saved = checkpoint.newest(folder / "checkpoints", segments=False)
-    rundir.check_same(saved, run, folder)
-    where, env = assembly.pick_device(device or run.config.device), None
-    with seeding.fork(0, where):
-        if "generator" in run.parts:
-            learner = assembly.build_generator(run, assembly.build_data(run), where)
-        else:
-            env = assembly.build_env(run, 1, where, 0, barrier=0)
-            env.close()
-            learner = assembly.build_agent(run, env, where)
-    with rundir.fitting(saved, folder):
-        learner.load_state_dict(saved.tree["learner"])
-    return run, learner, env, where
+        act = assembly.acting(run, agent, env, normaliser)
+        return judge.summary(**evaluation.play(env, act, agent.carry, episodes, on_row))
 
 
 def _tracker(name: str, folder: Path) -> Any:

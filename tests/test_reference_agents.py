@@ -182,7 +182,7 @@ def test_a_policy_is_filmed_and_demonstrates(tmp_path: Path) -> None:
         (
             ["agent=random", "env=cartpole", "reward=rnd"],
             2,
-            "an agent that learns nothing needs no learned reward: leave reward= out",
+            "an agent that learns nothing needs neither reward= nor normalise.*: leave them out",
         ),
     ],
 )

@@ -151,6 +151,8 @@ AGENTS = {
     "ddpg": ON_REPLAY,
     "td3": ON_REPLAY,
     "sac": ON_REPLAY,
+    "a2c normalised": f"{ON_ROLLOUTS} normalise.obs=true normalise.reward=true",
+    "sac normalised": f"{ON_REPLAY} normalise.obs=true normalise.reward=true",
 }
 
 

@@ -9,7 +9,7 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
 import rlgan
-from rlgan import session
+from rlgan import session, trained
 from rlgan.cli.main import main
 from rlgan.core.protocols import Model, Phase, Rollouts, Spaces, Sweeps
 from rlgan.core.source import make_source
@@ -339,7 +339,7 @@ def test_sarsa_takes_the_safe_path_and_q_learning_the_short_one(tmp_path, seed):
     paths = {}
     for name in ("sarsa", "q-learning"):
         finished = rlgan.run(agent=name, env="cliffwalking", seed=seed, dir=str(tmp_path / name), eval={"episodes": 1})
-        paths[name] = walk(session.trained(finished.dir)[1])
+        paths[name] = walk(trained.load(finished.dir).learner)
         assert finished.evaluation["return_mean"] == 1 - len(paths[name])
     assert paths["q-learning"] == [36, *range(24, 36), 47], "along the edge"
     safe = paths["sarsa"]
@@ -430,7 +430,7 @@ def test_what_does_not_go_together_is_one_sentence(words, tmp_path, capsys):
 def test_planning_refuses_a_reward_model():
     stream = Stream(VecEnv(CLIFF, 1, CPU), None, lambda n: None)
     phase = Phase("plan", Sweeps(), lambda batch: {})
-    with pytest.raises(UsageError, match="leave reward= out"):
+    with pytest.raises(UsageError, match="leave reward= and normalise"):
         make_source(phase, stream, object())
     assert isinstance(agent_of(sarsa).phases()[0].source, Rollouts)
 

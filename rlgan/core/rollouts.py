@@ -129,6 +129,8 @@ class RolloutSource(Saved):
             rollout["reward"] = self.reward(raw)
             with torch.enable_grad():
                 self.reward.learn(self.rows, lambda count: _rows_of(raw, count))
+        if self.stream.normaliser is not None:
+            rollout = self.stream.normaliser.rollout(rollout)
         if self.phase.prepare is not None:
             rollout = self.phase.prepare(rollout)
         for name in {"obs", "carry"} & rollout.keys():

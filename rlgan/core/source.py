@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rlgan.core.buffers import Ring
@@ -13,11 +11,12 @@ from rlgan.core.capture import Captured, capture
 from rlgan.core.protocols import Batch, Phase, Replay, Samples, Sweeps
 from rlgan.core.reward import RewardStage
 from rlgan.core.rollouts import RolloutSource
-from rlgan.core.rows import following, where
+from rlgan.core.rows import following
 from rlgan.core.stream import DataStream, Stream
 from rlgan.errors import PluginError, UsageError
 from rlgan.nn.schedule import linear
 from rlgan.priorities import PrioritisedRing
+from rlgan.rowless import SampleSource, SweepSource
 from rlgan.store.state import Saved
 
 CHUNK_BYTES = 32 << 20
@@ -37,6 +36,11 @@ class ReplaySource(Saved):
             raise UsageError(
                 "a replay keeps no recurrent state: an agent with a carry learns from Rollouts(sequence=...), or says "
                 "Replay(acting_carry=True) where its updates do not need it"
+            )
+        if reward and reward.model.when == "sample" and stream.normaliser and stream.normaliser.gamma is not None:
+            raise UsageError(
+                "this reward= judges rows when they are drawn, so there are no returns to scale by: leave "
+                "normalise.reward out"
             )
         self.spec, self.stream, self.reward = spec, stream, reward
         self.update = capture(phase.update, mode)
@@ -102,6 +106,8 @@ class ReplaySource(Saved):
                     rows = {**row, "next_obs": following(row, stream.obs[g])}
                     row["reward"] = self.reward({k: v[None] for k, v in rows.items()})[0]
                 self.ring.write(g, row)
+                if stream.normaliser is not None:
+                    stream.normaliser.learn(row, stream.columns[g])
                 if stream.env.flies:
                     stream.launch(g)
         learning = stream.rows >= self.spec.start and self.ring.ready(self.spec.n_step)
@@ -111,18 +117,22 @@ class ReplaySource(Saved):
             if self.reward:
                 self.reward.learn(rows, lambda count: self.ring.draw(1, count, 1, 1.0))
 
+    def _seen(self, batch: Batch) -> Batch:
+        """Raw rows as the agent sees them."""
+        return batch if self.stream.normaliser is None else self.stream.normaliser.batch(batch)
+
     def _draw(self, owed: int) -> None:
         spec, ring = self.spec, self.ring
         reward = self.reward if self.reward and self.reward.model.when == "sample" else None
         if isinstance(ring, PrioritisedRing) and (by := spec.priorities):
             # one by one: each update changes what the next one draws
             beta = linear(self.stream.step, by.beta, 1.0, by.steps)
-            self.pending = [ring.draw_by_priority(spec.batch_size, spec.gamma, beta, reward)]
+            self.pending = [self._seen(ring.draw_by_priority(spec.batch_size, spec.gamma, beta, reward))]
             self.credit -= spec.every
             return
         size = sum(f[0, 0].nbytes for f in ring.fields.values()) * (ring.stack + 1) * 2 * spec.batch_size
         count = max(1, min(owed, CHUNK_BYTES // size))
-        chunk = ring.draw(count, spec.batch_size, spec.n_step, spec.gamma, reward)
+        chunk = self._seen(ring.draw(count, spec.batch_size, spec.n_step, spec.gamma, reward))
         self.pending = [dict(zip(chunk, row, strict=True)) for row in zip(*chunk.values(), strict=True)]
         self.credit -= count * spec.every
 
@@ -131,86 +141,6 @@ class ReplaySource(Saved):
         super().load_state_dict(tree)
         if self.credit >= self.spec.every:
             raise ValueError(f"it owes {self.credit} updates at a boundary, where fewer than {self.spec.every} can be")
-
-
-class SampleSource(Saved):
-    """Minibatches of samples; what is left of a pass below one batch is skipped."""
-
-    kept = ("order", "place", "made", "passes")
-    boundary = True
-
-    def __init__(self, spec: Samples, stream: DataStream, phase: Phase, mode: Captured = "eager") -> None:
-        count = len(stream.real)
-        if spec.batch_size > count:
-            raise UsageError(f"a batch of {spec.batch_size} is more than the {count} samples of the data set")
-        self.spec, self.size, self.stream = spec, spec.batch_size, stream
-        self.made = torch.zeros_like(stream.real if spec.against else stream.real[:0])
-        """The learner's own samples."""
-        self.passes = 0
-        """Passes over these that are still to be made."""
-        count += len(self.made)
-        self.update = capture(phase.update, mode)
-        self.batch: Batch | None = None
-        """The last one."""
-        self.order = torch.empty(count, dtype=torch.int64, device=stream.device)
-        self.place = count
-        """Where in the order the next batch begins."""
-
-    def next(self) -> Batch:
-        """Give the next batch, as ``real`` (B, ...), or as ``mixed`` with ``is_real``."""
-        stream, began = self.stream, time.perf_counter()
-        if self.place + self.size > len(self.order):
-            self._renew()
-        index = self.order[self.place : self.place + self.size]
-        self.place += self.size
-        count = len(stream.real)
-        batch = {"real": stream.real.index_select(0, index % count), "step": stream.step}
-        if self.spec.against:
-            batch["is_real"] = index < count
-            batch["mixed"] = where(batch["is_real"], batch.pop("real"), self.made.index_select(0, index % count))
-        stream.step.add_(1)
-        stream.rows += 1
-        stream.seconds += time.perf_counter() - began
-        return batch
-
-    def _renew(self) -> None:
-        """Begin another pass."""
-        spec, self.place = self.spec, 0
-        if self.passes == 0:
-            if spec.against:
-                self.made.copy_(spec.against(len(self.made)))
-            rank = torch.rand(len(self.order), device=self.stream.device)
-            self.order = rank.argsort() if spec.shuffle else torch.arange(len(rank), device=rank.device)
-            self.passes = spec.passes
-        self.passes -= 1
-
-    def learn(self) -> dict[str, Tensor]:
-        """Make one update."""
-        self.batch = self.next()
-        return self.update(self.batch)
-
-
-class SweepSource(Saved):
-    """A clock for dynamic programming: each batch is one more step."""
-
-    boundary = True
-
-    def __init__(self, stream: Stream, phase: Phase, mode: Captured = "eager") -> None:
-        self.stream = stream
-        self.update = capture(phase.update, mode)
-        self.batch: Batch | None = None
-        """The last one."""
-
-    def next(self) -> Batch:
-        """Give the number of this sweep."""
-        self.stream.step.add_(1)
-        self.stream.rows += 1
-        return {"step": self.stream.step}
-
-    def learn(self) -> dict[str, Tensor]:
-        """Make one update."""
-        self.batch = self.next()
-        return self.update(self.batch)
 
 
 Source = ReplaySource | RolloutSource | SampleSource | SweepSource
@@ -233,8 +163,11 @@ def make_source(
         wanted = type(spec).__name__
         raise UsageError(f"phase '{phase.name}' wants {wanted}, which a run with {stream.name}= does not have")
     if isinstance(spec, Sweeps):
-        if reward:
-            raise UsageError("an agent that plans with the env's model plans for the env's reward: leave reward= out")
+        if reward or stream.normaliser:
+            raise UsageError(
+                "an agent that plans with the env's model plans for the env's own states and reward: leave reward= and "
+                "normalise.* out"
+            )
         return SweepSource(stream, phase, mode)
     if isinstance(spec, Replay):
         return ReplaySource(spec, stream, phase, reward, mode)

@@ -12,6 +12,7 @@ from torch import Tensor
 from rlgan.core.buffers import stacked
 from rlgan.core.protocols import Batch, DataSet
 from rlgan.core.rows import blank, renewed
+from rlgan.nn.normalise import Normaliser
 from rlgan.store.state import Saved
 
 
@@ -23,10 +24,14 @@ class Stream(Saved):
     """
 
     name = "env"
-    kept = ("step", "rows", "obs", "first", "carries", "flight", "env")
+    kept = ("step", "rows", "obs", "first", "carries", "flight", "env", "normaliser")
 
-    def __init__(self, env: Any, act: Callable[..., Any], carry: Callable[[int], Any]) -> None:
+    def __init__(
+        self, env: Any, act: Callable[..., Any], carry: Callable[[int], Any], normaliser: Normaliser | None = None
+    ) -> None:
         self.env, self.act, self.fresh = env, act, carry
+        self.normaliser = normaliser
+        """By which ``act`` sees what is in the rows, which sources let it learn."""
         self.device = env.device
         self.columns = [env.columns(g) for g in range(env.groups)]
         self.sizes = [c.stop - c.start for c in self.columns]
@@ -131,6 +136,7 @@ class DataStream(Saved):
 
     name = "data"
     kept = ("step", "rows")
+    normaliser = None
 
     def __init__(self, data: DataSet, device: torch.device) -> None:
         self.real, self.device = data.real.to(device), device

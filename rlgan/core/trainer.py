@@ -97,8 +97,8 @@ class Trainer(Saved):
         self.reward = RewardStage(reward, learner, mode) if reward else None
         self.phases: list[Phase] = learner.phases()
         """None for what learns nothing: the run is an evaluation."""
-        if reward and not self.phases:
-            raise UsageError("an agent that learns nothing needs no learned reward: leave reward= out")
+        if (reward or stream.normaliser) and not self.phases:
+            raise UsageError("an agent that learns nothing needs neither reward= nor normalise.*: leave them out")
         self.phase = 0
         self.source: Any = make_source(self.phases[0], stream, self.reward, mode) if self.phases else None
         self.updates = 0

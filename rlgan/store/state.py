@@ -33,7 +33,9 @@ class Saved:
 
 
 def saved(value: Any) -> Any:
-    """The state of one value."""
+    """The state of one value; of a dict its parts'."""
+    if isinstance(value, dict):
+        return {key: saved(part) for key, part in value.items()}
     return value.state_dict() if hasattr(value, "state_dict") else value
 
 
