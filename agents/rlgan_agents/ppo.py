@@ -168,7 +168,8 @@ CARTPOLE = tuned(
     100_000, 8, lr=1e-3, lr_end=0.0, gamma=0.98, lam=0.8, horizon=32, minibatch=256, epochs=20, clip_end=0.0
 )
 MEMORY = tuned(200_000, 8, memory="gru", lr=1e-3, lr_end=0.0, gamma=0.98, horizon=128, minibatch=256, epochs=10) | {
-    "env.velocities": False
+    "env.velocities": False,
+    "normalise.obs": True,
 }
 PENDULUM = tuned(100_000, 4, lr=1e-3, gamma=0.9, horizon=1024, minibatch=64, epochs=10)
 INVENTORY = tuned(
@@ -203,7 +204,7 @@ def rlgan_specs() -> Iterable[AgentSpec]:
             Preset(
                 "cartpole", "cartpole", CARTPOLE, True, "the settings of RL-Zoo; expect 475 or more of 500 at the end"
             ),
-            Preset("cartpole-memory", "cartpole", MEMORY, False, "hidden velocities, which a GRU makes up for"),
+            Preset("cartpole-memory", "cartpole", MEMORY, False, "a GRU makes up for hidden velocities; expect 475"),
             Preset("pendulum", "pendulum", PENDULUM, True, "random play scores -1232"),
             Preset(
                 "inventory",
