@@ -28,7 +28,7 @@ ROWS = {
     "n-step 3": f"{PLAIN} agent.n_step=3",
     "dueling": f"{PLAIN} agent.dueling=true",
     "prioritised": f"{PLAIN} agent.prioritised=true",
-    "noisy": f"{PLAIN} agent.noisy=true agent.noisy_sigma=0.1 agent.epsilon_start=0 agent.epsilon_end=0",
+    "noisy": f"{PLAIN} agent.noisy=true agent.epsilon_start=0 agent.epsilon_end=0",
     "c51": f"{PLAIN} agent.head=c51 agent.v_min=0 agent.v_max=100",
     "qr": f"{PLAIN} agent.head=qr",
     "rainbow": "preset=rainbow",

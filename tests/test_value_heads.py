@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from rlgan.core.capture import capture
 from rlgan.core.protocols import Spaces
 from rlgan.errors import UsageError
-from rlgan.nn.tops import Dueling, NoisyLinear, Top, with_noise
+from rlgan.nn.tops import Dueling, NoisyLinear, Top, without_noise
 from rlgan.nn.torsos import MLP, NatureCNN, PlanesCNN, value_network
 from rlgan.nn.value_heads import Categorical, Quantiles, make_head, project, quantile_huber
 from rlgan.registry import Registry
@@ -205,8 +205,8 @@ def test_noise_has_the_mean_and_the_variance_of_its_formula():
     assert bool((layer.bias_sigma == 0.5 * bound).all())
     x = torch.tensor([[1.0, -2.0, 0.5]])
     mean = F.linear(x, layer.weight, layer.bias)
-    assert torch.equal(with_noise(layer, x, "none"), mean)
-    draws = with_noise(layer, x.expand(400_000, -1), "rows") - mean
+    assert torch.equal(without_noise(layer, x), mean)
+    draws = layer(x.expand(400_000, -1)) - mean
     # f(e)^2 = |e|, so E f^2 = sqrt(2 / pi) and E f^4 = 1; the noise is s (sum_i x_i f_i + 1) f_out
     scale, second = (0.5 * bound) ** 2, math.sqrt(2 / math.pi)
     variance = scale * (float(x.square().sum()) * second + 1) * second
@@ -222,10 +222,10 @@ def test_noise_is_that_of_noisy_weights():
     torch.manual_seed(1)
     got = layer(x)
     torch.manual_seed(1)
-    e = torch.randn(1, 7)[0]
-    f = e.sign() * e.abs().sqrt()
-    weight = layer.weight + layer.weight_sigma * torch.outer(f[4:], f[:4])
-    assert torch.allclose(got, F.linear(x, weight, layer.bias + layer.bias_sigma * f[4:]), atol=1e-6)
+    for row, e, shown in zip(x, torch.randn(6, 7), got, strict=True):
+        f = e.sign() * e.abs().sqrt()
+        weight = layer.weight + layer.weight_sigma * torch.outer(f[4:], f[:4])
+        assert torch.allclose(shown, F.linear(row, weight, layer.bias + layer.bias_sigma * f[4:]), atol=1e-6)
 
 
 def test_noise_is_fresh_for_each_update_and_each_copy_and_gone_in_evaluation():
@@ -234,7 +234,7 @@ def test_noise_is_fresh_for_each_update_and_each_copy_and_gone_in_evaluation():
     agent = DQN(Spaces(VECTOR, Discrete(4), 1000), config, CPU)
     same = torch.ones(64, 2)
     one, two = agent.q(same), agent.q(same)
-    assert torch.equal(one[0], one[1]), "one draw for a batch"
+    assert len(one.unique(dim=0)) == len(two.unique(dim=0)) == 64, "each row has noise of its own"
     assert not torch.equal(one, two)
     step = torch.tensor(0)
     explored = agent.act(same, None, step, True)[0]["action"]
@@ -244,7 +244,7 @@ def test_noise_is_fresh_for_each_update_and_each_copy_and_gone_in_evaluation():
     assert len(evaluated.unique()) == 1
     assert torch.equal(evaluated, agent.act(same, None, step, False)[0]["action"])
     for layer in agent.q.modules():
-        assert not isinstance(layer, NoisyLinear) or layer.draws == "batch"
+        assert not isinstance(layer, NoisyLinear) or layer.noisy
 
 
 def test_the_scale_of_the_noise_is_learned():

@@ -20,7 +20,7 @@ from rlgan.core.protocols import Batch, Phase, Priorities, Replay, Spaces
 from rlgan.hookspecs import hookimpl
 from rlgan.nn.optimise import Adam, optimise, soft_update
 from rlgan.nn.schedule import linear
-from rlgan.nn.tops import Top, with_noise
+from rlgan.nn.tops import Top, without_noise
 from rlgan.nn.torsos import Precision, value_network
 from rlgan.nn.value_heads import HeadName, LossName, make_head, unfit
 from rlgan.specs import AgentSpec, Preset, tuned
@@ -122,7 +122,7 @@ class DQN(Saved):
     def act(self, obs: Tensor, carry: None, step: Tensor, explore: bool) -> tuple[Batch, None]:
         """Epsilon-greedy, independently in each copy; so is the noise of noisy layers, of which evaluation has none."""
         c = self.config
-        out = with_noise(self.q, obs, "rows" if explore else "none") if c.noisy else self.q(obs)
+        out = self.q(obs) if explore or not c.noisy else without_noise(self.q, obs)
         greedy = self.head.values(out).argmax(-1)
         epsilon = linear(step, c.epsilon_start, c.epsilon_end, c.epsilon_steps) if explore else c.epsilon_eval
         random = torch.randint(self.actions, greedy.shape, device=self.device)

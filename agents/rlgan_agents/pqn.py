@@ -129,14 +129,14 @@ def refuses(observation: Space, action: Space) -> str | None:
 
 
 CARTPOLE = {
-    "steps": 100_000,
-    "copies": 32,
-    "agent.lr": 1e-3,
+    "steps": 150_000,
+    "copies": 64,
+    "agent.lr": 2e-3,
     "agent.lr_end": 0.0,
     "agent.lam": 0.95,
-    "agent.horizon": 64,
     "agent.minibatch": 128,
     "agent.epochs": 4,
+    "agent.epsilon_end": 0.1,
     "agent.epsilon_steps": 40_000,
     "agent.reward_scale": 0.1,
 }
