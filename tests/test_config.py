@@ -344,7 +344,7 @@ def test_draft_is_for_help(registry: Registry) -> None:
 def test_field_docs() -> None:
     docs = schema.field_docs(LearnerConfig)
     assert docs == {"lr": "Step size.", "gamma": "Discount.", "layers": "Widths, from the input on."}
-    nested = {"checkpoint", "barrier", "eval", "record"}
+    nested = {"checkpoint", "barrier", "eval", "normalise", "record"}
     assert {field.name for field in dataclasses.fields(config.RunConfig)} - set(
         schema.field_docs(config.RunConfig)
     ) == nested
