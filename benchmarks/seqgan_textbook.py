@@ -45,7 +45,7 @@ def belief(d: TextCNN, tokens: Tensor) -> Tensor:
     x = d.embedding.weight[tokens][:, None]
     features = []
     for layer in d.convolutions:
-        kernel = layer.weight.transpose(1, 2)[:, None]  # (filters, 1, width, embedding)
+        kernel = layer.weight.view(len(layer.bias), 1, -1, x.shape[3])  # (filters, 1, width, embedding)
         features.append(torch.relu(F.conv2d(x, kernel, layer.bias)).squeeze(3).max(2).values)
     x = torch.cat(features, 1)
     size = x.shape[1]

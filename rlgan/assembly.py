@@ -92,7 +92,7 @@ def build_data(run: Run) -> DataSet:
     """
     part = run.world
     try:
-        data = part.spec.factory(part.config)
+        data = part.spec.factory(part.config, *[part.argument] * part.spec.family)
     except RlganError:
         raise
     except Exception as error:

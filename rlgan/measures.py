@@ -78,3 +78,59 @@ def _key(tokens: Tensor, context: int, length: int, base: int) -> Tensor:
     for k in range(context):
         key = key * base + tokens[:, k : k + length - context]
     return key
+
+
+def bleu(samples: Tensor, references: Tensor | None, most: int, end: int | None = None) -> list[float]:
+    """Mean BLEU-2 to BLEU-``most`` (Papineni et al. 2002) of samples, each a sentence against all references.
+
+    Without references each sample is held against all others, self-BLEU (Zhu et al. 2018). Precisions of 0 are smoothed
+    as by method 1 of Chen & Cherry (2014) with epsilon 0.1, which is what nltk gives.
+    """
+    sets = (samples,) if references is None else (samples, references)
+    n, length = samples.shape
+    lengths = lengths_of(samples, end)
+    total, scores = torch.zeros(n, dtype=torch.float64, device=samples.device), []
+    possible = torch.ones(n, dtype=torch.bool, device=samples.device)
+    for order in range(1, most + 1):
+        hits, all_grams = total.new_zeros(n), (lengths - order + 1).clamp_min(1)
+        if order <= length:
+            row, count, allowed = _matches(grams(sets, order, end))
+            hits.index_add_(0, row, torch.minimum(count, allowed).double())
+        if order == 1:
+            possible = hits > 0
+        total = total + (torch.where(hits > 0, hits, 0.1) / all_grams).log()
+        scores.append((total / order).exp())
+    penalty = _brevity(lengths, None if references is None else lengths_of(references, end))
+    return [float((score * penalty * possible).mean()) for score in scores[1:]]
+
+
+def _matches(found: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    """For each kind of n-gram in each sample: its row, its count, and the most that any one reference has of it."""
+    base = max(int(ids.max()) for ids, _ in found) + 1
+
+    def counts(ids: Tensor, there: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rows = torch.arange(len(ids), device=ids.device)[:, None]
+        key, count = (rows * base + ids)[there].unique(return_counts=True)
+        return key // base, key % base, count
+
+    row, gram, count = counts(*found[0])
+    _, known, times = counts(*found[-1])
+    most = count.new_zeros(base).scatter_reduce(0, known, times, "amax")
+    if len(found) == 2:
+        return row, count, most[gram]
+    # among samples the reference is another one: where one alone has the most, the second most counts for it
+    top = count == most[gram]
+    owners = count.new_zeros(base).index_add(0, gram, top.long())
+    second = count.new_zeros(base).scatter_reduce(0, gram, torch.where(top, 0, count), "amax")
+    return row, count, torch.where(top & (owners[gram] == 1), second[gram], most[gram])
+
+
+def _brevity(lengths: Tensor, references: Tensor | None) -> Tensor:
+    """Penalty (n,) of samples shorter than the reference whose length is closest, the shorter one of two."""
+    others = lengths if references is None else references
+    places = torch.arange(int(others.max()) + 1, device=lengths.device)
+    itself = (places == lengths[:, None]).long() if references is None else 0
+    present = others.bincount(minlength=len(places)) > itself
+    far = (places - lengths[:, None]).abs() * (2 * len(places)) + places
+    closest = torch.where(present, far, far.max() + 1).argmin(1)
+    return torch.where(lengths > closest, 1.0, (1 - closest / lengths.clamp_min(1)).exp()) * (lengths > 0)

@@ -125,11 +125,11 @@ class Registry:
                 self._file_specs[text] = envfile.load(self._files[text], text)
             return self._file_specs[text], ""
         name, colon, argument = text.partition(":")
-        spec, noun = self.get(kind, name), KINDS[kind]
+        spec, noun, role = self.get(kind, name), KINDS[kind], kind.removesuffix("s")
         if spec.family and not argument:
-            raise UsageError(f"{noun} '{name}' is a family: write {noun}={name}:NAME.")
+            raise UsageError(f"{noun} '{name}' is a family: write {role}={name}:NAME.")
         if colon and not spec.family:
-            raise UsageError(f"{noun} '{name}' takes nothing after a colon: write {noun}={name}.")
+            raise UsageError(f"{noun} '{name}' takes nothing after a colon: write {role}={name}.")
         return spec, argument
 
     def locate(self, text: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from rlgan.specs import Preset
 ROLES = {"agent": "agents", "generator": "generators", "env": "envs", "data": "data", "reward": "rewards"}
 """The keys of a run that name a plugin, with the plugin's kind. An agent learns in an env, a generator from data."""
 
-FAMILIES = ("agent", "env")
+FAMILIES = ("agent", "env", "data")
 """Those whose plugins may be families: ``family:argument``."""
 
 MAX_DEPTH, MAX_VALUES = 16, 100_000

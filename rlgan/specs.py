@@ -72,7 +72,7 @@ class Spec:
     plans: bool = False
     """Whether it needs the env's model."""
     family: bool = False
-    """Of agents and envs: True when the name is a prefix, as of ``env=atari:<rom>``."""
+    """Of agents, envs and data: True when the name is a prefix, as of ``env=atari:<rom>``."""
     members: Callable[[], Iterable[str]] | None = None
     """What may follow the colon of a family, for completion."""
     api: int = API
@@ -119,7 +119,10 @@ class GeneratorSpec(Spec):
 
 @dataclass(frozen=True)
 class DataSpec(Spec):
-    """Real samples that a generator learns from: ``factory(config) -> DataSet``, on the CPU."""
+    """Real samples that a generator learns from: ``factory(config) -> DataSet``, on the CPU.
+
+    Of a family: ``factory(config, argument)`` with what follows the colon of ``data=family:argument``.
+    """
 
     kind = "data"
 

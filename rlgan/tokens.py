@@ -33,7 +33,7 @@ class Tokens:
         pieces = text.split() if self.joiner else list(text)
         for piece in pieces:
             if piece not in numbers:
-                raise UsageError(f"{piece!r} is none of the {len(numbers):,} tokens that were seen in training")
+                raise UsageError(f"{piece!r} is none of the {len(numbers):,} tokens of the data set")
         return torch.tensor([numbers[piece] for piece in pieces], dtype=torch.int64)
 
 

@@ -33,6 +33,11 @@ DIGITS = shlex.split(
     "generator=dcgan data=digits data.source=uci preset=none steps=60 generator.width=4 eval.every=25 "
     "eval.samples=50 checkpoint.every=8 record.every=3 threads=1"
 )
+TOKENS = shlex.split(
+    "generator=seqgan data=oracle preset=none steps=140 data.vocabulary=30 data.width=6 data.length=8 data.samples=64 "
+    "generator.batch_size=8 generator.pretrain=5 generator.pretrain_d=2 generator.draws=1 generator.passes=1 "
+    "generator.rollouts=2 eval.every=50 eval.samples=50 checkpoint.every=9 record.every=4 threads=1"
+)
 SHOP = Path(__file__).with_name("shop.py")
 IN_SHOP = [*(word for word in CARTPOLE if not word.startswith("env=")), "env.shelf=7"]
 LONGER = shlex.split(
@@ -181,9 +186,10 @@ def test_a_killed_run_in_an_env_from_a_file_equals_an_uninterrupted_one(tmp_path
     assert (tmp_path / "run" / "env.py").read_bytes() == SHOP.read_bytes()
 
 
-def test_a_killed_generator_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    finish(start("run", *DIGITS, f"dir={tmp_path / 'base'}"))
-    kill_and_resume(tmp_path / "run", DIGITS, lines(tmp_path / "base"), seed=0, kills=2)
+@pytest.mark.parametrize("words", [DIGITS, TOKENS], ids=["dcgan", "seqgan"])
+def test_a_killed_generator_equals_an_uninterrupted_one(tmp_path: Path, words: list[str]) -> None:
+    finish(start("run", *words, f"dir={tmp_path / 'base'}"))
+    kill_and_resume(tmp_path / "run", words, lines(tmp_path / "base"), seed=0, kills=2)
     assert_equal(tmp_path / "run", tmp_path / "base", 0)
 
 

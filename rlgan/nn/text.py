@@ -13,7 +13,7 @@ from rlgan.tokens import counted
 
 START = 0
 """What stands before the first token. It is an ordinary one, as in SeqGAN's code, or the end of the line before."""
-PIECE = {"cpu": 1 << 20, "cuda": 1 << 27}
+PIECE = {"cpu": 1 << 18, "cuda": 1 << 27}
 """Logits that are held at once where no gradient is taken, by device: what a processor's cache keeps."""
 State = tuple[Tensor, Tensor]
 
@@ -154,7 +154,7 @@ class TextCNN(nn.Module):
         self.dropout, features = dropout, sum(filters)
         self.embedding = nn.Embedding(vocabulary, embedding)
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(embedding, count, width) for width, count in zip(widths, filters, strict=True)
+            nn.Linear(width * embedding, count) for width, count in zip(widths, filters, strict=True)
         )
         self.highway = nn.Linear(features, 2 * features)  # what comes in its place, then the gate
         self.out = nn.Linear(features, 2)
@@ -168,8 +168,10 @@ class TextCNN(nn.Module):
 
     def forward(self, tokens: Tensor, training: bool) -> Tensor:
         """``training`` drops features."""
-        x = self.embedding(tokens).mT
-        x = torch.cat([convolution(x).amax(-1) for convolution in self.convolutions], 1).relu()
+        # a window of w tokens is w x embedding numbers in a row: products of these beat short convolutions
+        row, size = self.embedding(tokens).flatten(1), self.embedding.embedding_dim
+        found = [layer(row.unfold(1, layer.in_features, size)).amax(1) for layer in self.convolutions]
+        x = torch.cat(found, 1).relu()
         other, gate = self.highway(x).chunk(2, 1)
         return self.out(F.dropout(torch.lerp(x, other.relu(), gate.sigmoid()), self.dropout, training))
 

@@ -1,0 +1,111 @@
+"""Speed of SeqGAN's rewards beside the literal loops of `seqgan_textbook.py`, alternately in one process.
+
+The networks are those of the published protocol: vocabulary 5,000, 20 tokens, batch 64, 1,720 filters, float32. The
+loops complete and judge 64 sequences at a time, position by position, with torch.multinomial. Both are given the same
+sequences; first the rewards of one rollout are compared under the same random numbers. ``--clock cpu`` counts
+processor seconds, for one thread of a busy machine.
+
+    python benchmarks/seqgan.py --threads 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import machine
+import seqgan_textbook
+import torch
+
+from rlgan import assembly
+from rlgan.core.protocols import DataSet
+from rlgan.registry import Registry
+from rlgan.tokens import Tokens
+from rlgan_generators.seqgan import SeqGAN, SeqGANConfig
+
+VOCABULARY, LENGTH = 5_000, 20
+EQUAL = 1e-5
+"""Rewards differ by no more."""
+
+
+def protocol(rollouts: int, precision: str) -> SeqGANConfig:
+    """Give the settings of the preset ``repo``."""
+    spec = Registry().get("generators", "seqgan")
+    values = next(preset for preset in spec.presets if preset.name == "repo").values
+    own = {key.removeprefix("generator."): value for key, value in values.items() if key.startswith("generator.")}
+    own |= {"rollouts": rollouts, "precision": precision}
+    return SeqGANConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in own.items()})
+
+
+def flop(gan: SeqGAN) -> float:
+    """Multiplications and additions of one call: what the discriminator sees, and the logits of what is drawn."""
+    c = gan.config
+    pairs = list(zip(c.widths, c.filters, strict=True))
+    seen = sum(count * width * c.embedding_d * (LENGTH - width + 1) for width, count in pairs) + 2 * sum(c.filters) ** 2
+    rows = c.batch_size * c.rollouts
+    drawn = rows * LENGTH * (LENGTH - 1) // 2 * c.hidden * VOCABULARY
+    return 2.0 * ((rows * (LENGTH - 1) + c.batch_size) * seen + drawn)
+
+
+def main() -> None:
+    """Compare, and save where ``--save`` says so."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rollouts", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32", help="of ours; the loops are in float32")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--save", help="name of the row in docs/results/seqgan_rollouts.json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    assembly.settle_processor()
+    device = torch.device(arguments.device)
+    clock: Callable[[], float] = time.process_time if arguments.clock == "cpu" else time.perf_counter
+
+    def seconds(call: Callable[[], object]) -> float:
+        began = clock()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return clock() - began
+
+    torch.manual_seed(0)
+    words = Tokens(tuple(map(str, range(VOCABULARY))))
+    data = DataSet(torch.randint(VOCABULARY, (64, LENGTH)), tokens=words)
+    gan = SeqGAN(data, protocol(arguments.rollouts, arguments.precision), device)
+    one = SeqGAN(data, protocol(1, arguments.precision), device)
+    one.load_state_dict(gan.state_dict())
+    tokens = gan.sample(64)
+
+    torch.manual_seed(1)
+    ours = one.rewards(tokens)
+    torch.manual_seed(1)
+    uniform = torch.rand(LENGTH - 1, 1, 64, LENGTH, device=device)
+    literal = seqgan_textbook.rewards(gan.policy, gan.discriminator, tokens, 1, uniform)
+    difference = float((ours - literal).abs().max())
+    print(f"rewards of one rollout under the same random numbers differ by {difference:.1e} at most")
+    if arguments.precision == "float32" and difference > EQUAL:
+        raise SystemExit("they should be equal")
+
+    square = torch.randn(2048, 2048, device=device)
+    rate = 2 * 2048**3 / min(seconds(lambda: square @ square) for _ in range(4))
+    raw: dict[str, list[float]] = {"ours": [], "literal": []}
+    for number in range(1, arguments.rounds + 1):
+        raw["ours"].append(seconds(lambda: gan.rewards(tokens)))
+        raw["literal"].append(
+            seconds(lambda: seqgan_textbook.rewards(gan.policy, gan.discriminator, tokens, arguments.rollouts))
+        )
+        print(f"round {number}  ours {raw['ours'][-1]:.2f} s  literal {raw['literal'][-1]:.2f} s", flush=True)
+    medians = {side: statistics.median(times) for side, times in raw.items()}
+    ratio, reached = medians["literal"] / medians["ours"], flop(gan) / medians["ours"]
+    print(f"ratio {ratio:.1f}; {reached / 1e9:.0f} GFLOP/s, {reached / rate:.0%} of a product of 2048 x 2048 here")
+    if arguments.save:
+        result = {**vars(arguments), "raw": raw, "ratio": ratio, "flop_per_s": reached, "matmul_flop_per_s": rate}
+        print(machine.save("seqgan_rollouts", arguments.save, {**result, "machine": machine.describe()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Lines of a text file, word by word or character by character: poems, captions, tunes of one's own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from rlgan.core.protocols import DataSet
+from rlgan.errors import UsageError
+from rlgan.hookspecs import hookimpl
+from rlgan.measures import bleu, copy_rate, counting_sampler, distinct
+from rlgan.specs import DataSpec, Score
+from rlgan.tokens import Tokens, counted
+
+END = 0
+COPIED, MOST = 4, 4
+"""Length of the n-grams whose copies are counted, and of the longest in BLEU."""
+
+
+@dataclass(frozen=True)
+class LinesConfig:
+    """Settings of lines."""
+
+    level: Literal["word", "char"] = "word"
+    """What a token is: a word between spaces, or a character."""
+    length: Annotated[int, Ge(0)] = 0
+    """Tokens of a sequence; shorter lines are filled with their end; 0 = as many as the longest line has."""
+    held_out: Annotated[int, Ge(2)] = 10
+    """One line of so many is held out."""
+
+
+def make(config: LinesConfig, argument: str) -> DataSet:
+    """Read the lines of a file, (M, L). Lines without a token are left out.
+
+    Raises:
+        UsageError: it cannot be read, has less than two lines, or a line that is too long.
+    """
+    noun = "words" if config.level == "word" else "characters"
+    try:
+        content = Path(argument).read_bytes()
+        text = content.decode()
+    except OSError as error:
+        raise UsageError(f"data=lines:{argument} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"data=lines:{argument} is not UTF-8: save it as UTF-8 text") from error
+    numbered = enumerate((line.split() if config.level == "word" else list(line) for line in text.splitlines()), 1)
+    lines = {number: line for number, line in numbered if line}
+    if len(lines) < 2:
+        raise UsageError(f"data=lines:{argument} has {len(lines)} line: write at least two, one of which is held out")
+    longest = max(lines, key=lambda number: len(lines[number]))
+    length = config.length or len(lines[longest])
+    if len(lines[longest]) > length:
+        raise UsageError(
+            f"line {longest} of {argument} has {len(lines[longest])} {noun}, more than data.length={length}: "
+            f"write data.length={len(lines[longest])}, or shorten the line"
+        )
+    words = ("", *sorted({token for line in lines.values() for token in line}))
+    number = {word: i for i, word in enumerate(words)}
+    rows = torch.tensor([[number[w] for w in line] + [END] * (length - len(line)) for line in lines.values()])
+    held = torch.arange(len(rows)) % config.held_out == min(config.held_out, len(rows)) - 1
+    tokens = Tokens(words, " " if config.level == "word" else "", END)
+    train, test = rows[~held], rows[held]
+    digest = hashlib.sha256(content).hexdigest()[:12]
+    protocol = f"sha256={digest} level={config.level} lines={len(rows)} held_out={len(test)} length={length}"
+    return DataSet(
+        train, protocol=protocol, tokens=tokens, judge=lambda device: LinesJudge(train.to(device), test.to(device))
+    )
+
+
+class LinesJudge:
+    """Satisfies Judge: likelihood of held-out lines, and what samples share with these, the data and one another."""
+
+    drawn = "nll_test"
+    scores: tuple[Score, ...] = ()
+
+    def __init__(self, train: Tensor, test: Tensor) -> None:
+        self.train, self.test = train, test
+
+    def figures(self, samples: Tensor) -> dict[str, Any]:
+        """Copied 4-grams, BLEU against held-out lines, self-BLEU and distinct n-grams of samples."""
+        own = bleu(samples, None, MOST, END) if len(samples) > 1 else [None] * (MOST - 1)
+        orders = range(2, MOST + 1)
+        return {
+            "copy_rate": copy_rate(samples, self.train, END, COPIED) if samples.shape[1] >= COPIED else None,
+            **{f"bleu_{k}": value for k, value in zip(orders, bleu(samples, self.test, MOST, END), strict=True)},
+            **{f"self_bleu_{k}": value for k, value in zip(orders, own, strict=True)},
+            **{f"distinct_{k}": distinct(samples, k, END) for k in (1, 2) if samples.shape[1] >= k},
+        }
+
+    @cached_property
+    def baselines(self) -> list[dict[str, Any]]:
+        """The same of samplers that only count, and of the held-out lines."""
+        rng, n = torch.Generator(self.test.device).manual_seed(0), len(self.test)
+        orders = {"unigram sampler": 1, "bigram sampler": 2, "trigram sampler": 3}
+        made = {who: counting_sampler(self.train, k, n, rng) for who, k in orders.items() if k <= self.train.shape[1]}
+        return [{"who": who, **self.figures(rows)} for who, rows in {**made, "held-out lines": self.test}.items()]
+
+    def row(self, generator: Any, n: int) -> dict[str, Any]:
+        """Evaluate n samples, and the generator's likelihood of the held-out lines."""
+        nll = -float(generator.log_prob(self.test).double().sum() / counted(self.test, END).sum())
+        return {"nll_test": nll, **self.figures(generator.sample(n)), "samples": n, "baselines": self.baselines}
+
+    def rank(self, row: dict[str, Any]) -> float:
+        """The likelihood of held-out lines."""
+        return -float(row["nll_test"])
+
+    def sentence(self, row: dict[str, Any]) -> str:
+        """Say what was found."""
+        copied = f", {row['copy_rate']:.1%} of 4-grams copied" if row["copy_rate"] is not None else ""
+        return (
+            f"NLL_test {row['nll_test']:.3f} nats a token, BLEU-{MOST} {row[f'bleu_{MOST}']:.3f} over "
+            f"{row['samples']:,} samples{copied}"
+        )
+
+
+@hookimpl
+def rlgan_specs() -> Iterable[DataSpec]:
+    """Lines of a file."""
+    yield DataSpec("lines", make, LinesConfig, "lines of a text file: data=lines:PATH", family=True, tags=("text",))
