@@ -1,8 +1,8 @@
 """The native store alone: `inventory` with random orders on one core, with automatic reset and statistics.
 
 Valid steps per second, eager and captured (several steps in one compiled call), of one process; ``--processes 2``: of
-two that run at once with one thread each, which is what two cores give. Beside it OR-Gym's lost-sales chain, stepped in
-Python, where it is installed (`pip install or-gym==0.5.0`, and a module ``gym`` that hands on an old gym's names).
+two that run at once with one thread each, which is what two cores give. ``or-gym`` is OR-Gym's lost-sales chain,
+stepped in Python, where it is installed (`pip install --no-deps or-gym==0.5.0`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
+import gymnasium
+import numpy as np
 import torch
 from cartpole_env import rate, valid_steps
 from torch import Tensor
@@ -53,6 +56,9 @@ def captured(copies: int, seconds: float) -> float:
 
 def or_gym(copies: int, seconds: float) -> float:
     """One env of OR-Gym with random orders; ImportError where it is missing."""
+    # it was written for an old gym and an old NumPy
+    sys.modules.update({"gym": gymnasium, "gym.spaces": gymnasium.spaces, "gym.utils": gymnasium.utils})
+    np.Inf = np.inf
     from or_gym.envs.supply_chain.inventory_management import InvManagementLostSalesEnv
 
     env, count = InvManagementLostSalesEnv(), 0
@@ -86,8 +92,8 @@ def main() -> None:
         for side in args.sides:
             jobs = [(side, args.copies, args.seconds)] * args.processes
             sums = [sum(pool.starmap(measure, jobs, chunksize=1)) for _ in range(args.rounds)]
-            median, raw = statistics.median(sums) / 1e6, " ".join(f"{value / 1e6:.3f}" for value in sums)
-            print(f"{side:9} median {median:7.3f}M valid steps/s, processes {args.processes}   raw {raw}")
+            median, raw = statistics.median(sums), " ".join(f"{value:,.0f}" for value in sums)
+            print(f"{side:9} median {median:12,.0f} valid steps/s, processes {args.processes}   raw {raw}")
 
 
 if __name__ == "__main__":

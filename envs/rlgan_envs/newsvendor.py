@@ -59,7 +59,7 @@ class Newsvendor:
     Action (n, 1): the order q, rounded to whole units. Reward ``p min(q, D) - c q - h (q - D)+ - k (D - q)+``.
     """
 
-    fps = 4
+    fps = 10
 
     def __init__(
         self, config: NewsvendorConfig, device: torch.device | str, dtype: torch.dtype = torch.float32

@@ -79,7 +79,7 @@ class Stock:
         waits: Whether unmet demand waits; else it is lost.
     """
 
-    fps = 4
+    fps = 10
     states: int
     outcomes: int
 
