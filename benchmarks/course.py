@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import course_figures
-from course_measures import walk
+from course_measures import gradient_noise, table_errors, walk
 from machine import describe
 from matplotlib.figure import Figure
 
@@ -46,6 +46,11 @@ class Lesson:
 
 
 DQN = "agent=dqn env=cartpole steps=20000 agent.double=false agent.lr_end=1 agent.updates=2 agent.hidden=[64,64]"
+WALK = (
+    "env=frozenlake preset=none steps=64000 agent.lr=0.2 agent.epsilon_end=1 checkpoint.every=2000 checkpoint.keep=100"
+)
+REINFORCE = "agent=reinforce env=cartpole env.max_steps=200 steps=200000 agent.horizon=400 agent.lr_end=1"
+REINFORCE += " agent.max_grad_norm=1e9 agent.normalise=false checkpoint.every=25000 checkpoint.keep=100"
 
 LESSONS = {
     "dqn": Lesson(
@@ -58,6 +63,16 @@ LESSONS = {
         ("return_mean", "q"),
         course_figures.dqn,
     ),
+    "monte-carlo": Lesson(
+        {
+            "Monte-Carlo": f"agent=mc-control {WALK} agent.horizon=64",
+            "one step, the same batches": f"agent=sarsa {WALK} agent.horizon=64",
+            "one step, after every step": f"agent=sarsa {WALK}",
+        },
+        (),
+        course_figures.monte_carlo,
+        measure=table_errors,
+    ),
     "cliff": Lesson(
         {
             "Sarsa": "agent=sarsa env=cliffwalking",
@@ -66,6 +81,26 @@ LESSONS = {
         ("return_mean",),
         course_figures.cliff,
         measure=walk,
+    ),
+    "baseline": Lesson(
+        {
+            "no baseline": f"{REINFORCE} agent.baseline=false",
+            "value baseline": REINFORCE,
+        },
+        ("return_mean",),
+        course_figures.baseline,
+        measure=gradient_noise,
+    ),
+    "families": Lesson(
+        {
+            "DQN": "agent=dqn env=cartpole eval.episodes=100",
+            "REINFORCE": "agent=reinforce env=cartpole eval.episodes=100",
+            "A2C": "agent=a2c env=cartpole eval.episodes=100",
+            "PPO": "agent=ppo env=cartpole eval.episodes=100",
+        },
+        ("return_mean",),
+        course_figures.families,
+        seeds=3,
     ),
 }
 

@@ -13,6 +13,7 @@ from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
+from rlgan.bench.statistics import bootstrap, mean
 from rlgan.report.record import short
 from rlgan_envs.cliffwalking import GOAL, HEIGHT, START, WIDTH
 
@@ -29,9 +30,9 @@ rcParams.update({"font.size": 10, "text.color": INK, "axes.labelcolor": SOFT, "a
 
 def interval(values: Floats) -> tuple[Floats, Floats, Floats]:
     """Mean over seeds (S, P) and its 95% bootstrap interval, each (P,)."""
-    draws = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.quantile(values[draws].mean(1), [0.025, 0.975], axis=0)
-    return values.mean(0), low, high
+    points = [bootstrap(mean, values[:, [p]], resamples=RESAMPLES) for p in range(values.shape[1])]
+    value, low, high = np.asarray([(point.value, point.low, point.high) for point in points]).T
+    return value, low, high
 
 
 def on_grid(command: dict[str, Any], key: str, x: str = "step", after: float = 0) -> tuple[Floats, Floats]:
@@ -47,13 +48,12 @@ def on_grid(command: dict[str, Any], key: str, x: str = "step", after: float = 0
     return grid, np.stack([np.interp(grid, *curve) for curve in curves])
 
 
-def curve(axes: Axes, x: Floats, values: Floats, colour: str, seeds: bool = True) -> None:
+def curve(axes: Axes, x: Floats, values: Floats, colour: str, thin: float = 0.4) -> None:
     """One thin line a seed, their mean and its interval."""
-    if seeds:
-        axes.plot(x, values.T, color=colour, linewidth=0.7, alpha=0.3)
-    mean, low, high = interval(values)
+    axes.plot(x, values.T, color=colour, linewidth=0.8, alpha=thin)
+    middle, low, high = interval(values)
     axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-    axes.plot(x, mean, color=colour, linewidth=2.2, solid_capstyle="round")
+    axes.plot(x, middle, color=colour, linewidth=2.2, solid_capstyle="round")
 
 
 def dress(axes: Axes, title: str = "", xlabel: str = "", ylabel: str = "", steps: bool = True) -> None:
@@ -116,7 +116,7 @@ def monte_carlo(commands: Commands) -> Figure:
     ends = []
     for i, (label, command) in enumerate(commands.items()):
         x, values = on_grid(command, "error", "saved")
-        curve(axes, x, values, COLOURS[i])
+        curve(axes, x, values, COLOURS[i], thin=0.18)
         ends.append((float(values.mean(0)[-1]), label, COLOURS[i]))
     axes.set(xlim=(0, None), ylim=(0, None))
     name_ends(axes, ends)
@@ -224,7 +224,7 @@ def families(commands: Commands) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     for i, command in enumerate(commands.values()):
         for axes, x in zip(panels, ("step", "core"), strict=True):
-            curve(axes, *on_grid(command, "return_mean", x), COLOURS[i], seeds=False)
+            curve(axes, *on_grid(command, "return_mean", x), COLOURS[i])
     for i, label in enumerate(commands):
         panels[0].plot([], [], color=COLOURS[i], linewidth=2.2, label=label)
     panels[0].set_ylim(0, 505)
@@ -233,7 +233,8 @@ def families(commands: Commands) -> Figure:
     panels[0].legend(frameon=False, loc="upper left")
     dress(panels[0], "Over steps", "steps (logarithmic)", "return of a game in training")
     dress(panels[1], "Over seconds", "seconds of one core (logarithmic)", "", steps=False)
-    note = f"{seeds_of(commands)}: mean and its 95% interval."
+    panels[1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    note = f"{seeds_of(commands)}: thin lines; their mean and its 95% interval: thick line and band."
     head(figure, "Value-based, policy-based and actor-critic on cart-pole", note)
     figure.get_layout_engine().set(rect=(0, 0.04, 1, 0.96))
     return figure
