@@ -22,7 +22,7 @@ from rlgan.errors import PluginError, RlganError, UsageError
 from rlgan.nn.normalise import Normaliser, scales
 from rlgan.nn.torsos import BOARD
 from rlgan.registry import Registry
-from rlgan.runconfig import Run
+from rlgan.runconfig import Run, plain
 from rlgan.simulators.host import HostVecEnv
 from rlgan.watchdog import Watchdog
 
@@ -110,7 +110,7 @@ def spaces(run: Run, env: Any) -> Spaces:
     """What an agent or a reward model is told of the run."""
     observation, action = env.single_observation_space, env.single_action_space
     about = (run.config.steps, env.stack, run.world.name, env.model, env.references, run.learner.argument)
-    return Spaces(observation, action, *about)
+    return Spaces(observation, action, *about, run.config.copies, plain(run.world.config))
 
 
 def acting(run: Run, agent: Any, env: Any, normaliser: Normaliser | None) -> Callable[..., Any]:

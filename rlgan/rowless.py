@@ -1,14 +1,16 @@
-"""Sources that collect no rows: real samples for generators, sweeps for planners."""
+"""Sources that collect no rows: samples for generators, sweeps for planners, a loop of the learner's own."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlgan.core.capture import Captured, capture
 from rlgan.core.protocols import Batch, Phase, Samples
+from rlgan.core.reward import RewardStage
 from rlgan.core.rows import where
 from rlgan.core.stream import DataStream, Stream
 from rlgan.errors import UsageError
@@ -93,3 +95,29 @@ class SweepSource(Saved):
         """Make one update."""
         self.batch = self.next()
         return self.update(self.batch)
+
+
+class OwnSource(Saved):
+    """Rounds of a learner's own loop, whose steps and games are counted."""
+
+    boundary = True
+
+    def __init__(self, stream: Stream, phase: Phase, reward: RewardStage | None) -> None:
+        if reward or stream.normaliser:
+            raise UsageError("an agent with a loop of its own sees the env as it is: leave reward= and normalise.* out")
+        self.stream, self.update = stream, phase.update
+        self.batch: Batch | None = None
+        """None: it hands nothing out."""
+
+    def next(self) -> Batch:
+        """What a round is told: the number of steps so far."""
+        return {"step": self.stream.step}
+
+    def learn(self) -> dict[str, Tensor] | None:
+        """Make one round."""
+        out: dict[str, Any] = self.update(self.next())
+        steps = out.pop("steps")
+        self.stream.step.add_(steps)
+        self.stream.rows += steps
+        self.stream.env.statistics.add(out.pop("games"))
+        return out or None

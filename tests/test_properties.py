@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
@@ -105,6 +105,9 @@ def limits(hint: Any) -> tuple[float | None, float | None]:
 
 def setting(key: schema.Key) -> st.SearchStrategy[Any]:
     hint = key.hint
+    if type(None) in get_args(hint):
+        (some,) = (part for part in get_args(hint) if part is not type(None))
+        return st.none() | setting(dataclasses.replace(key, hint=some))
     bare = hint.__origin__ if hasattr(hint, "__metadata__") else hint
     low, high = limits(hint)
     if bare is int:

@@ -179,10 +179,14 @@ def test_an_agent_that_cannot_act_names_those_that_can(capsys: pytest.CaptureFix
     assert main(["run", "agent=dqn", "env=gym:Pendulum-v1", "dir=x"]) == 2
     assert said(capsys) == (
         "rlgan: agent=dqn cannot act in env=gym:Pendulum-v1: dqn chooses among numbered actions, this env takes "
-        "Box(-2.0, 2.0, (1,), float32); these can act there: a2c, ddpg, ppo, reinforce, sac, steerer, td3\n"
+        "Box(-2.0, 2.0, (1,), float32); these can act there: a2c, ddpg, ppo, reinforce, sac, sb3.a2c, "
+        "sb3.ddpg, sb3.ppo, sb3.sac, sb3.td3, steerer, td3\n"
     )
     assert main(["run", "agent=steerer", "env=cartpole", "dir=x"]) == 2
-    assert "steerer turns a wheel; these can act there: a2c, dqn, ppo, reinforce, sac\n" in said(capsys)
+    assert (
+        "steerer turns a wheel; these can act there: a2c, dqn, ppo, pqn, reinforce, sac, sb3.a2c, sb3.dqn, sb3.ppo\n"
+        in said(capsys)
+    )
     assert not Path("x").exists()
 
 

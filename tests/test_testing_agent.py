@@ -374,7 +374,9 @@ def test_a_phase_without_batches_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         check_agent(Waits, QConfig())
 
 
-BUILT_IN = [entry.name for entry in Registry().names("agents") if entry.distribution == "rlgan"]
+# some policies of stable-baselines3 keep the last distribution, which decides nothing; tests/test_sb3.py compares bits
+KEEPS = {"sb3.a2c", "sb3.ppo", "sb3.sac"}
+BUILT_IN = [e.name for e in Registry().names("agents") if e.distribution == "rlgan" and e.name not in KEEPS]
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
@@ -121,6 +121,10 @@ class Spaces:
     """The env's reference policies and bounds, where it has some."""
     argument: str = ""
     """Of an agent that is a family: what follows the colon of its name."""
+    copies: int = 1
+    """Of the env."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The env's, by which `rlgan.gym.make_env` makes one more, for learners with a loop of their own."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,16 @@ class Sweeps:
     """Dynamic programming: nothing is collected. A step is one update, which sweeps over the model of `Spaces`."""
 
 
-SourceSpec = Rollouts | Replay | Samples | Sweeps
+@dataclass(frozen=True)
+class Own:
+    """A loop of the learner's own, as another library has one: it collects by itself, in envs of its own.
+
+    An update is one round of that loop. Beside metrics it returns ``steps``, how many it made, and ``games``, the
+    (return, length) of each that ended. Such a run cannot be resumed.
+    """
+
+
+SourceSpec = Rollouts | Replay | Samples | Sweeps | Own
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlgan.core.buffers import Ring
 from rlgan.core.capture import Captured, capture
-from rlgan.core.protocols import Batch, Phase, Replay, Samples, Sweeps
+from rlgan.core.protocols import Batch, Own, Phase, Replay, Samples, Sweeps
 from rlgan.core.reward import RewardStage
 from rlgan.core.rollouts import RolloutSource
 from rlgan.core.rows import following
@@ -16,7 +16,7 @@ from rlgan.core.stream import DataStream, Stream
 from rlgan.errors import PluginError, UsageError
 from rlgan.nn.schedule import linear
 from rlgan.priorities import PrioritisedRing
-from rlgan.rowless import SampleSource, SweepSource
+from rlgan.rowless import OwnSource, SampleSource, SweepSource
 from rlgan.store.state import Saved
 
 CHUNK_BYTES = 32 << 20
@@ -143,7 +143,7 @@ class ReplaySource(Saved):
             raise ValueError(f"it owes {self.credit} updates at a boundary, where fewer than {self.spec.every} can be")
 
 
-Source = ReplaySource | RolloutSource | SampleSource | SweepSource
+Source = ReplaySource | RolloutSource | SampleSource | SweepSource | OwnSource
 """``next()`` gives a minibatch, or None when this iteration owes no update; ``learn()`` makes the update besides and
 returns its metrics. At a ``boundary`` the last one closed an iteration: the only moments at which a run is saved."""
 
@@ -169,6 +169,8 @@ def make_source(
                 "normalise.* out"
             )
         return SweepSource(stream, phase, mode)
+    if isinstance(spec, Own):
+        return OwnSource(stream, phase, reward)
     if isinstance(spec, Replay):
         return ReplaySource(spec, stream, phase, reward, mode)
     return RolloutSource(spec, stream, phase, reward, mode)

@@ -45,6 +45,15 @@ class Statistics(Saved):
         for name, value in (metrics or {}).items():
             self.sums[name].addcmul_(value.to(ended.dtype), ended)
 
+    def add(self, games: list[tuple[float, int]]) -> None:
+        """Count games, (return, length) each, that were played elsewhere."""
+        for name, total in (
+            ("episodes", len(games)),
+            ("return", sum(r for r, _ in games)),
+            ("length", sum(n for _, n in games)),
+        ):
+            self.sums[name][0] += total
+
     def take(self) -> dict[str, float | int | None]:
         """Read the games that ended since the last call, as means, and forget them. One copy to the host."""
         names = list(self.sums)

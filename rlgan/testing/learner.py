@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlgan.core import seeding
+from rlgan.core.protocols import Own
 from rlgan.core.source import make_source
 from rlgan.core.stream import DataStream, Stream
 from rlgan.errors import ConformanceError, UsageError
@@ -142,6 +143,8 @@ def saving(s: Learner) -> None:
 def batches(s: Learner, thing: Any, stream: Stream | DataStream, count: int) -> Iterator[Call]:
     """The first updates of each phase, on what the trainer's own sources give; rare work follows the first one."""
     for phase in thing.phases():
+        if isinstance(phase.source, Own):
+            continue  # its rounds need an env that has a name
         try:
             source = make_source(phase, stream)
         except UsageError as error:
