@@ -212,12 +212,17 @@ def rlgan_specs() -> Iterable[GeneratorSpec]:
     # 156 updates a pass; 936 a draw of the discriminator's; 45 draws before the rounds, 4,680 updates a round
     repo = {**published, "steps": 18_720 + 42_120 + 200 * 4_680, "generator.pretrain": 120}
     paper = {**published, "steps": 37_440 + 42_120 + 800 * 4_680, "generator.pretrain": 240, "generator.lr": 1e-3}
+    # few passes over more data, so that the discriminator cannot learn it by heart: its rewards would all be near 0
     mini = {
-        "steps": 640 + 960 + 50 * 192,
+        "steps": 20 * 64 + 2 * 128 + 40 * 128,
         "data.vocabulary": 200,
-        "data.samples": 1_024,
-        "eval.samples": 1_024,
-        "eval.every": 960,
+        "data.samples": 4_096,
+        "eval.samples": 4_096,
+        "eval.every": 512,
+        "generator.pretrain": 20,
+        "generator.pretrain_d": 2,
+        "generator.draws": 1,
+        "generator.passes": 1,
     }
     presets = (
         Preset("mini", "oracle", mini, True, "a small oracle"),
