@@ -172,6 +172,6 @@ def test_a_run_on_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert {"nll_test", "copy_rate", "bleu_2", "self_bleu_4", "distinct_2"} <= row.keys()
     corpus.write_text(corpus.read_text().replace("ox", "emu"))
     assert main(["sample", str(folder)]) == 2
-    assert "it learned from other sequences: its data set has changed" in capsys.readouterr().err
+    assert "it learned from 'sha256=" in capsys.readouterr().err
     assert main(["run", *TINY.split(), "data=lines", f"dir={tmp_path / 'x'}"]) == 2
     assert "data set 'lines' is a family: write data=lines:NAME." in capsys.readouterr().err

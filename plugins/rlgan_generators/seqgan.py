@@ -7,7 +7,6 @@ here is the discriminator's updates and then the generator's, so theirs of 50 dr
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -90,7 +89,7 @@ class SeqGAN(Saved):
             form = tuple(data.real.shape[1:])
             raise UsageError(f"seqgan writes sequences of tokens, this data set has samples of {form} that are none")
         self.count, self.length = data.real.shape
-        self.digest = hashlib.sha256(data.real.numpy().tobytes() + repr(data.tokens.words).encode()).hexdigest()
+        self.protocol = data.protocol
         if max(config.widths) > self.length:
             raise UsageError(
                 f"sequences have {self.length} tokens and a filter spans {max(config.widths)}: "
@@ -173,12 +172,12 @@ class SeqGAN(Saved):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes, and which data it learned from."""
-        return {**super().state_dict(), "data": self.digest}
+        return {**super().state_dict(), "data": self.protocol}
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Copy a saved state in. ValueError: it learned from other data."""
-        if tree["data"] != self.digest:
-            raise ValueError("it learned from other sequences: its data set has changed")
+        if tree["data"] != self.protocol:
+            raise ValueError(f"it learned from {tree['data']!r:.200}, which has changed")
         super().load_state_dict(tree)
 
     def _made(self, n: int) -> Tensor:

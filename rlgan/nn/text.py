@@ -5,6 +5,8 @@ Shapes: n sequences of L tokens, (n, L) int64, from a vocabulary of V.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -94,11 +96,20 @@ class TokenLSTM(nn.Module):
         """The next token (n,) of each sequence, by its own uniform number (n,) in [0, 1): its place in the
         distribution function. One number a token instead of one for each word of the vocabulary.
         """
-        rows, pieces = max(1, PIECE[hidden.device.type] // self.vocabulary), []
+        # the function is searched in two steps, the block of words and the word: a sum over all words is fast and
+        # exactly repeatable on any device, a running sum is neither
+        side = math.isqrt(self.vocabulary - 1) + 1
+        missing = side * side - self.vocabulary
+        out = F.pad(self.out, (0, missing)) / temperature
+        bias = F.pad(self.out_bias, (0, missing), value=-torch.inf) / temperature
+        rows, pieces = max(1, PIECE[hidden.device.type] // len(bias)), []
         for h, u in zip(hidden.split(rows), uniform.split(rows), strict=True):
-            logits = self.logits(h) / temperature
-            reached = (logits - logits.amax(-1, keepdim=True)).exp().cumsum(-1)
-            pieces.append(torch.searchsorted(reached, (u * reached[:, -1])[:, None], right=True).squeeze(1))
+            logits = torch.addmm(bias, h, out)
+            weight = (logits - logits.amax(-1, keepdim=True)).exp().view(-1, side, side)
+            sums = weight.sum(-1)
+            block, rest = _place(sums, u * sums.sum(-1))
+            word, _ = _place(weight.gather(1, block.view(-1, 1, 1).expand(-1, 1, side)).squeeze(1), rest)
+            pieces.append(block * side + word)
         token = torch.cat(pieces).clamp_max(self.vocabulary - 1)
         return token if self.end is None else torch.where(last == self.end, last, token)
 
@@ -179,3 +190,11 @@ class TextCNN(nn.Module):
     def belief(self, tokens: Tensor, rows: int = 512) -> Tensor:
         """Probability (n,) that sequences (n, L) are real, ``rows`` of them at a time."""
         return torch.cat([self(part, False).float().softmax(1)[:, 1] for part in tokens.split(rows)])
+
+
+def _place(weight: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the running sum of weights (n, k) passes each goal (n,), and how far beyond the place's beginning it is."""
+    k = weight.shape[1]
+    reached = weight @ torch.ones(k, k, device=weight.device).triu()
+    index = (reached <= goal[:, None]).sum(1).clamp_max(k - 1)
+    return index, goal - (reached - weight).gather(1, index[:, None]).squeeze(1)
