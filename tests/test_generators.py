@@ -279,7 +279,8 @@ def test_a_data_set_that_is_not_sound_is_one_sentence(tmp_path: Path) -> None:
 
     def load(name: str) -> DataSet:
         spec = DataSpec("shapes", lambda config: DataSet(torch.from_numpy(np.load(tmp_path / name))), NoConfig, "")
-        return assembly.build_data(SimpleNamespace(world=SimpleNamespace(name="shapes", spec=spec, config=NoConfig())))
+        world = SimpleNamespace(name="shapes", spec=spec, config=NoConfig(), argument="")
+        return assembly.build_data(SimpleNamespace(world=world))
 
     assert load("whole.npy").real.shape == (5, 1, 8, 8)
     for name, said in {
