@@ -220,7 +220,9 @@ def env_and_agent(device: torch.device, small: bool) -> dict[str, Any]:
             torch.cuda.reset_peak_memory_stats(device)
         seeding.seed_all(0)
         env = VecEnv(CartPole(CartPoleConfig(), device), copies, device)
-        settings = DQNConfig(batch_size=512, capacity=max(16 * copies, 512), learning_starts=2 * copies, train_every=copies)
+        settings = DQNConfig(
+            batch_size=512, capacity=max(16 * copies, 512), learning_starts=2 * copies, train_every=copies
+        )
         agent = DQN(Spaces(env.single_observation_space, env.single_action_space, 10**9), settings, device)
         phase = agent.phases()[0]
         stream = Stream(env, agent.act, agent.carry)
