@@ -214,7 +214,6 @@ BREAKOUT_1M = ATARI | tuned(
 CLEANRL = ATARI | tuned(
     10_000_000, 16, capacity=1_000_000, learning_starts=80_000, epsilon_steps=1_000_000, sync_every=250, loss="mse"
 )
-RAINBOW, RAINBOW_1M = rainbow(CARTPOLE, 0.0, 100.0, 0.1), rainbow(BREAKOUT_1M, -10.0, 10.0, 0.5)
 
 
 @hookimpl
@@ -236,8 +235,8 @@ def rlgan_specs() -> Iterable[AgentSpec]:
             Preset(
                 "breakout-1m", "breakout", BREAKOUT_1M, True, "random play scores 1.7; expect 3 by 180k, 15 by 450k"
             ),
-            Preset("rainbow", "breakout", RAINBOW_1M, False, "all flags on the 1M-step protocol"),
-            Preset("rainbow", "cartpole", RAINBOW, False, "all flags; expect 500 by 20k steps"),
+            Preset("rainbow", "breakout", rainbow(BREAKOUT_1M, -10.0, 10.0, 0.5), False, "all flags, over 1M steps"),
+            Preset("rainbow", "cartpole", rainbow(CARTPOLE, 0.0, 100.0, 0.1), False, "all flags; expect 475 or more"),
             Preset("cleanrl", "breakout", CLEANRL, False, "CleanRL's 10M-step protocol, 7.1 GB of replay; expect 367"),
         ),
         tags=("value-based", "off-policy", "discrete"),
