@@ -24,7 +24,7 @@ from rlgan.core.capture import capture
 from rlgan.core.vec import VecEnv
 from rlgan_envs.inventory import Inventory, InventoryConfig
 
-UNROLL = 8
+UNROLL = 2
 """Steps in one compiled call."""
 
 
