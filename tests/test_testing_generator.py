@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -336,5 +337,6 @@ def test_every_built_in_generator_passes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [e.name for e in Registry().names("data") if e.distribution == "rlgan"])
-def test_every_built_in_data_set_passes(name: str) -> None:
-    check_data(name)
+def test_every_built_in_data_set_passes(name: str, tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("one two\nthree\n")
+    check_data(f"lines:{tmp_path / 'lines.txt'}" if name == "lines" else name)

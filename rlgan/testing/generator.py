@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -142,7 +142,7 @@ CHECKS = (samples, in_place, randomness, variety, independence, update_reads, up
 
 
 def check_data(what: Any, config: Any = None) -> None:
-    """Check a data set: a name (``digits``), a DataSpec, or ``factory(config)``.
+    """Check a data set: a name (``digits``, ``lines:PATH``), a DataSpec, or ``factory(config)``.
 
     Raises:
         ConformanceError: the first fault.
@@ -152,7 +152,11 @@ def check_data(what: Any, config: Any = None) -> None:
 
 def data_checks(what: Any, config: Any = None, device: str = "cpu", registry: Registry | None = None) -> list[Check]:
     """The checks of `check_data`, to be run one by one."""
-    return bind(DATA_CHECKS, subject("data", what, config, device, registry))
+    spec, argument = (registry or Registry()).get_named("data", what) if isinstance(what, str) else (what, "")
+    found = subject("data", spec, config, device, registry)
+    if found.spec and found.spec.family:
+        found = replace(found, factory=lambda config: found.spec.factory(config, argument))
+    return bind(DATA_CHECKS, found)
 
 
 def real_samples(s: Subject) -> None:
