@@ -22,7 +22,7 @@ from rlgan.nn.optimise import Adam, optimise, soft_update
 from rlgan.nn.schedule import linear
 from rlgan.nn.tops import Top, without_noise
 from rlgan.nn.torsos import Precision, value_network
-from rlgan.nn.value_heads import HeadName, LossName, make_head, unfit
+from rlgan.nn.value_heads import HeadName, LossName, epsilon_greedy, make_head, unfit
 from rlgan.specs import AgentSpec, Preset, tuned
 from rlgan.store.state import Saved
 
@@ -107,7 +107,7 @@ class DQN(Saved):
     def __init__(self, spaces: Spaces, config: DQNConfig, device: torch.device) -> None:
         assert isinstance(spaces.action, Discrete)
         c = self.config = config
-        self.device, self.steps = device, spaces.steps
+        self.steps = spaces.steps
         self.actions, self.lowest = int(spaces.action.n), int(spaces.action.start)
         self.head = make_head(c.head, c.loss, c.atoms, c.v_min, c.v_max, device)
         top = Top(self.head.each, c.dueling, c.noisy_sigma if c.noisy else 0.0)
@@ -125,8 +125,7 @@ class DQN(Saved):
         out = self.q(obs) if explore or not c.noisy else without_noise(self.q, obs)
         greedy = self.head.values(out).argmax(-1)
         epsilon = linear(step, c.epsilon_start, c.epsilon_end, c.epsilon_steps) if explore else c.epsilon_eval
-        random = torch.randint(self.actions, greedy.shape, device=self.device)
-        chosen = torch.where(torch.rand(greedy.shape, device=self.device) < epsilon, random, greedy)
+        chosen = epsilon_greedy(greedy, self.actions, epsilon)
         return {"action": chosen + self.lowest}, None
 
     def phases(self) -> list[Phase]:

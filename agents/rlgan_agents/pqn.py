@@ -21,7 +21,7 @@ from rlgan.hookspecs import hookimpl
 from rlgan.nn.optimise import RAdam, optimise
 from rlgan.nn.schedule import linear
 from rlgan.nn.torsos import Precision, start_he, value_network
-from rlgan.nn.value_heads import next_values, unfit
+from rlgan.nn.value_heads import epsilon_greedy, next_values, unfit
 from rlgan.specs import AgentSpec, Preset
 from rlgan.store.state import Saved
 
@@ -76,7 +76,7 @@ class PQN(Saved):
     def __init__(self, spaces: Spaces, config: PQNConfig, device: torch.device) -> None:
         assert isinstance(spaces.action, Discrete)
         c = self.config = config
-        self.device, self.steps = device, spaces.steps
+        self.steps = spaces.steps
         self.actions, self.lowest = int(spaces.action.n), int(spaces.action.start)
         self.q = value_network(spaces.observation, self.actions, c.hidden, c.precision, device, norm=c.norm)
         start_he(self.q)
@@ -90,8 +90,7 @@ class PQN(Saved):
         c = self.config
         value, greedy = self.q(obs).max(-1)
         epsilon = linear(step, c.epsilon_start, c.epsilon_end, c.epsilon_steps) if explore else c.epsilon_eval
-        random = torch.randint(self.actions, greedy.shape, device=self.device)
-        chosen = torch.where(torch.rand(greedy.shape, device=self.device) < epsilon, random, greedy)
+        chosen = epsilon_greedy(greedy, self.actions, epsilon)
         return {"action": chosen + self.lowest, "value": value}, None
 
     def phases(self) -> list[Phase]:

@@ -28,7 +28,7 @@ class Moments(Saved):
     kept = ("mean", "variance", "count")
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
-        # (1,) for numbers: what compiled code writes into 0-d tensors of float64 on a CPU is lost (torch 2.13)
+        # (1,) for numbers: what the compiled merge writes into 0-d tensors of float64 on a CPU is lost (torch 2.13)
         self.mean = torch.zeros(shape or (1,), dtype=torch.float64, device=device)
         self.variance = torch.ones_like(self.mean)
         self.count = torch.full((1,), PRIOR, dtype=torch.float64, device=device)

@@ -139,6 +139,12 @@ def make_head(name: HeadName, loss: LossName, count: int, low: float, high: floa
     return Categorical(count, low, high, device)
 
 
+def epsilon_greedy(greedy: Tensor, actions: int, epsilon: Tensor | float) -> Tensor:
+    """The greedy actions (n,) from 0, each by itself replaced by a random one with probability ``epsilon``."""
+    random = torch.randint(actions, greedy.shape, device=greedy.device)
+    return torch.where(torch.rand(greedy.shape, device=greedy.device) < epsilon, random, greedy)
+
+
 def unfit(who: str, observation: Space, action: Space) -> str | None:
     """Why a value network fits no env with these spaces, or None; ``who`` begins the sentence."""
     if not isinstance(action, Discrete):
