@@ -135,7 +135,7 @@ class LiveLine:
         plain = os.environ.get("CI", "").lower() in ("1", "true") or os.environ.get("TERM") == "dumb"
         self.live = self.stream.isatty() and not plain
         self._line = ""
-        self._rate: float | None = None
+        self._pace: float | None = None
 
     def show(self, row: dict[str, Any]) -> None:
         """Show a row of the record: training as the live line, an evaluation as a line that stays."""
@@ -144,7 +144,8 @@ class LiveLine:
             return
         rate = row.get("time", {}).get("steps_per_s")
         if rate:
-            self._rate = rate if self._rate is None else 0.7 * self._rate + 0.3 * rate
+            # of seconds a step: of steps a second, a quick start would count for minutes
+            self._pace = 1 / rate if self._pace is None else 0.7 * self._pace + 0.3 / rate
         parts = self._parts(row)
         if not self.live:
             self._write("  ".join(parts) + "\n")
@@ -181,8 +182,8 @@ class LiveLine:
             parts += [f"{name} {row[name]:.3g}" for name in losses]
         if "steps_per_s" in spent:
             parts.append(f"{spent['steps_per_s']:,.0f} steps/s")
-        if self._rate:
-            parts.append(f"ETA {duration(max(self.total - step, 0) / self._rate)}")
+        if self._pace:
+            parts.append(f"ETA {duration(max(self.total - step, 0) * self._pace)}")
         shares = [(name.removesuffix("_share"), value) for name, value in spent.items() if name.endswith("_share")]
         if shares:
             parts.append(" ".join(f"{name} {value:.0%}" for name, value in shares))
