@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from rlgan.registry import Registry
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,3 +45,24 @@ def test_the_corridor_of_the_plugin_page_is_a_file_env(tmp_path: Path, monkeypat
     Path("corridor.py").write_text(corridor)
     env = rlgan.make("./corridor.py", n=2, device="cpu", length=3)
     assert env.reset(seed=0)[0].tolist() == [[0.0, 1.0]] * 2
+
+
+def test_tables_of_settings_are_those_of_the_plugins() -> None:
+    tables = runpy.run_path(str(ROOT / "docs" / "tables.py"))
+    registry = Registry()
+    marked = {}
+    for page in (ROOT / "docs").rglob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        if found := tables["MARK"].findall(text):
+            assert text == tables["written"](text, registry), f"{page.name} is stale: run python docs/tables.py"
+            marked |= {(kind, name): page for _, what, kind, name, _ in found if what == "keys"}
+    assert {("agents", name) for name in ("a2c", "ddpg", "dqn", "ppo", "pqn", "reinforce", "sac", "td3")} <= set(marked)
+
+
+def test_a_stale_table_is_written_anew() -> None:
+    tables = runpy.run_path(str(ROOT / "docs" / "tables.py"))
+    page = "before\n<!-- presets agents a2c -->\nold\n<!-- end -->\nafter\n"
+    text = tables["written"](page, Registry())
+    assert text.startswith("before\n<!-- presets agents a2c -->\n\n| key | default | `cartpole` | `breakout` |\n")
+    assert "| `steps` | 100000 | 500000 | 10000000 |\n| `copies` | 8 | | 16 |\n" in text
+    assert text.endswith("\n\n<!-- end -->\nafter\n") and "old" not in text
