@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt, Interval
@@ -23,8 +23,9 @@ from rlgan.nn.schedule import linear
 from rlgan.nn.tops import Top, without_noise
 from rlgan.nn.torsos import Precision, value_network
 from rlgan.nn.value_heads import HeadName, LossName, epsilon_greedy, make_head, unfit
-from rlgan.specs import AgentSpec, Preset, tuned
+from rlgan.specs import AgentSpec
 from rlgan.store.state import Saved
+from rlgan_agents.dqn_presets import PRESETS
 
 Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
 
@@ -159,84 +160,15 @@ def refuses(observation: Space, action: Space) -> str | None:
     return unfit("dqn", observation, action)
 
 
-def rainbow(preset: dict[str, Any], low: float, high: float, sigma: float) -> dict[str, Any]:
-    """All flags at once, for returns from low to high; noise explores in place of random actions."""
-    flags = dict.fromkeys(("agent.double", "agent.dueling", "agent.prioritised", "agent.noisy"), True)
-    quiet = {"agent.epsilon_start": 0.0, "agent.epsilon_end": 0.0, "agent.noisy_sigma": sigma}
-    return preset | flags | quiet | {"agent.n_step": 3, "agent.head": "c51", "agent.v_min": low, "agent.v_max": high}
-
-
-CARTPOLE = tuned(
-    50_000, 8, lr=1e-3, lr_end=0.0, train_every=8, updates=4, sync_every=1, tau=0.01, epsilon_steps=5_000, double=True
-)
-CARTPOLE_ZOO = tuned(
-    steps=50_000,
-    copies=64,
-    lr=2.3e-3,
-    capacity=100_000,
-    train_every=256,
-    updates=128,
-    sync_every=128,
-    epsilon_end=0.04,
-    epsilon_steps=8_000,
-    hidden=(256, 256),
-)
-BRICKS = tuned(
-    steps=100_000,
-    copies=32,
-    lr=5e-4,
-    lr_end=0.1,
-    gamma=0.97,
-    batch_size=32,
-    capacity=100_000,
-    learning_starts=2_000,
-    epsilon_end=0.02,
-    epsilon_steps=20_000,
-    n_step=3,
-    double=True,
-)
-ACROBOT = CARTPOLE | {"copies": 16, "agent.train_every": 16, "agent.updates": 8, "agent.hidden": (64, 64)}
-ATARI = tuned(
-    10_000_000, 16, lr=1e-4, batch_size=32, train_every=4, epsilon_end=0.01, epsilon_eval=0.01, clip_reward=True
-)
-BREAKOUT_1M = ATARI | tuned(
-    steps=1_000_000,
-    copies=16,
-    adam_eps=1.5e-4,
-    double=True,
-    n_step=3,
-    capacity=100_000,
-    learning_starts=20_000,
-    train_every=8,
-    epsilon_steps=100_000,
-)
-CLEANRL = ATARI | tuned(
-    10_000_000, 16, capacity=1_000_000, learning_starts=80_000, epsilon_steps=1_000_000, sync_every=250, loss="mse"
-)
-
-
 @hookimpl
 def rlgan_specs() -> Iterable[AgentSpec]:
-    """DQN and its tuned settings."""
+    """DQN; its tuned settings stand in dqn_presets."""
     yield AgentSpec(
         "dqn",
         DQN,
         DQNConfig,
         "deep Q-learning with target network and replay, discrete actions",
         refuses,
-        presets=(
-            Preset("cartpole", "cartpole", CARTPOLE, True, "expect 475 or more of 500 at the end, in about 20 seconds"),
-            Preset("cartpole-zoo", "cartpole", CARTPOLE_ZOO, False, "the settings of RL-Zoo, for comparisons of speed"),
-            Preset("bricks", "bricks", BRICKS, True, "random play scores 0.4; expect 10 bricks a game by 40k steps"),
-            Preset(
-                "acrobot", "acrobot", ACROBOT, True, "random play scores -499; expect -92 to -79, in a minute or two"
-            ),
-            Preset(
-                "breakout-1m", "breakout", BREAKOUT_1M, True, "random play scores 1.7; expect 3 by 180k, 15 by 450k"
-            ),
-            Preset("rainbow", "breakout", rainbow(BREAKOUT_1M, -10.0, 10.0, 0.5), False, "all flags, over 1M steps"),
-            Preset("rainbow", "cartpole", rainbow(CARTPOLE, 0.0, 100.0, 0.1), False, "all flags; expect 475 or more"),
-            Preset("cleanrl", "breakout", CLEANRL, False, "CleanRL's 10M-step protocol, 7.1 GB of replay; expect 367"),
-        ),
+        presets=PRESETS,
         tags=("value-based", "off-policy", "discrete"),
     )
