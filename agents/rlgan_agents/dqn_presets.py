@@ -57,6 +57,16 @@ MOUNTAINCAR = tuned(
     epsilon_steps=24_000,
     hidden=(256, 256),
 )
+LUNARLANDER = tuned(
+    steps=100_000,
+    copies=4,
+    lr=6.3e-4,
+    batch_size=128,
+    updates=4,
+    epsilon_end=0.1,
+    epsilon_steps=12_000,
+    hidden=(256, 256),
+)
 ACROBOT = CARTPOLE | {"copies": 16, "agent.train_every": 16, "agent.updates": 8, "agent.hidden": (64, 64)}
 ATARI = tuned(
     10_000_000, 16, lr=1e-4, batch_size=32, train_every=4, epsilon_end=0.01, epsilon_eval=0.01, clip_reward=True
@@ -83,6 +93,7 @@ PRESETS = (
     Preset(
         "mountaincar", "mountaincar", MOUNTAINCAR, True, "the settings of RL-Zoo, which scores -101; random play -200"
     ),
+    Preset("lunarlander", "gym:LunarLander-v3", LUNARLANDER, True, "the settings of RL-Zoo, which scores 154"),
     Preset("breakout-1m", "breakout", BREAKOUT_1M, True, "random play scores 1.7; expect 3 by 180k, 15 by 450k"),
     Preset("rainbow", "breakout", rainbow(BREAKOUT_1M, -10.0, 10.0, 0.5), False, "all flags, over 1M steps"),
     Preset("rainbow", "cartpole", rainbow(CARTPOLE, 0.0, 100.0, 0.1), False, "all flags; expect 475 or more"),
