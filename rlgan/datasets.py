@@ -30,7 +30,11 @@ class DataSet:
 
 
 class Judge(Protocol):
-    """Says how good a generator of one data set is."""
+    """Says how good a generator of one data set is.
+
+    One of sequences also has ``plane``, the two entries of a row that temperatures are drawn by, across and upwards;
+    and ``points``, known places in it: (x, y), or (y,) of a line across.
+    """
 
     @property
     def drawn(self) -> str:

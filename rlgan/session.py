@@ -71,13 +71,18 @@ def resume(folder: Path) -> int:
 
 
 def evaluate(
-    folder: Path, episodes: int | None, count: int | None, seed: int, demos_path: Path | None = None
+    folder: Path,
+    episodes: int | None,
+    count: int | None,
+    seed: int,
+    demos_path: Path | None = None,
+    temperature: float | None = None,
 ) -> dict[str, Any]:
     """Judge the newest checkpoint: whole games on fresh copies with raw rewards, or ``count`` fresh samples.
 
-    ``demos_path`` is where demonstrations of these games are written.
+    ``demos_path`` is where demonstrations of these games are written. ``temperature`` is for sequences.
     """
-    found = trained.load(folder)
+    found = trained.load(folder, temperature=temperature)
     run, learner, env, device = found.run, found.learner, found.env, found.device
     generates = "generator" in run.parts
     held, right = ("a generator", "samples=1000") if generates else ("an agent", "episodes=100")
@@ -104,12 +109,14 @@ def evaluate(
     return {**row, "normalised": normalised(run, row["return_mean"]), "protocol": protocol(run)}
 
 
-def sample(folder: Path, n: int, seed: int, prefix: str, out: Path | None) -> Path | list[str]:
+def sample(
+    folder: Path, n: int, seed: int, prefix: str, out: Path | None, temperature: float | None = None
+) -> Path | list[str]:
     """Make n samples by the trained generator: lines of text, or a file: of text where ``out`` says so, or a picture.
 
-    ``prefix`` is how each text begins.
+    ``prefix`` is how each text begins, ``temperature`` divides the logits of its tokens.
     """
-    found = trained.load(folder)
+    found = trained.load(folder, temperature=temperature)
     run, generator, device = found.run, found.learner, found.device
     if "generator" not in run.parts:
         raise UsageError(f"{folder} holds an agent, which makes no samples: write `rlgan watch {folder}`")

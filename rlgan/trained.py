@@ -11,6 +11,7 @@ import torch
 
 from rlgan import assembly, rundir
 from rlgan.core import seeding
+from rlgan.errors import UsageError
 from rlgan.nn.normalise import Normaliser
 from rlgan.runconfig import Run
 from rlgan.store import checkpoint
@@ -33,8 +34,11 @@ class Trained:
         return assembly.acting(self.run, self.learner, env, self.normaliser)
 
 
-def load(folder: Path, device: str | None = None) -> Trained:
-    """Load the newest checkpoint of a directory. Takes no random number of the program's."""
+def load(folder: Path, device: str | None = None, temperature: float | None = None) -> Trained:
+    """Load the newest checkpoint of a directory. Takes no random number of the program's.
+
+    ``temperature`` divides the logits of a generator of sequences; UsageError where it has none.
+    """
     run = rundir.load(folder)
     saved = checkpoint.newest(folder / "checkpoints", segments=False)
     rundir.check_same(saved, run, folder)
@@ -51,4 +55,8 @@ def load(folder: Path, device: str | None = None) -> Trained:
         learner.load_state_dict(saved.tree["learner"])
         if normaliser is not None:
             normaliser.load_state_dict(saved.tree["stream"]["normaliser"])
+    if temperature is not None:
+        if not hasattr(learner, "temperature"):
+            raise UsageError(f"{run.learner.name} in {folder} has no temperature: leave it out")
+        learner.temperature = temperature
     return Trained(run, learner, normaliser, env, where)

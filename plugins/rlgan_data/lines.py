@@ -80,6 +80,7 @@ class LinesJudge:
 
     drawn = "nll_test"
     scores: tuple[Score, ...] = ()
+    plane = (f"self_bleu_{MOST}", f"bleu_{MOST}")
 
     def __init__(self, train: Tensor, test: Tensor) -> None:
         self.train, self.test = train, test
@@ -102,6 +103,12 @@ class LinesJudge:
         orders = {"unigram sampler": 1, "bigram sampler": 2, "trigram sampler": 3}
         made = {who: counting_sampler(self.train, k, n, rng) for who, k in orders.items() if k <= self.train.shape[1]}
         return [{"who": who, **self.figures(rows)} for who, rows in {**made, "held-out lines": self.test}.items()]
+
+    @property
+    def points(self) -> dict[str, tuple[float, ...]]:
+        """Samplers that only count, and the held-out lines, where there is more than one."""
+        x, y = self.plane
+        return {each["who"]: (each[x], each[y]) for each in self.baselines if each[x] is not None}
 
     def row(self, generator: Any, n: int) -> dict[str, Any]:
         """Evaluate n samples, and the generator's likelihood of the held-out lines."""

@@ -114,6 +114,7 @@ class OracleJudge:
     """
 
     drawn = "nll_oracle"
+    plane = ("nll_test", "nll_oracle")
 
     def __init__(self, oracle: TokenLSTM, train: Tensor, test: Tensor) -> None:
         self.oracle, self.train, self.test = oracle, train, test
@@ -146,6 +147,12 @@ class OracleJudge:
         how = "computed with the run's oracle"
         found = {each["who"]: each["nll_oracle"] for each in self.baselines[:-1]}
         return tuple(Score(name, value, how) for name, value in {"oracle's entropy": self.entropy, **found}.items())
+
+    @property
+    def points(self) -> dict[str, tuple[float, ...]]:
+        """The oracle itself; samplers that count give pairs that they never saw no probability, and are lines."""
+        found = {each["who"]: (each["nll_oracle"],) for each in self.baselines[1:-1]}
+        return {"the oracle": (self.entropy, self.entropy), **found}
 
     def copied(self, samples: Tensor) -> float:
         """Share of the 4-grams of samples that the training set has too."""

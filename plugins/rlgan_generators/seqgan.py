@@ -96,6 +96,7 @@ class SeqGAN(Saved):
                 f"write generator.widths=[...] up to {self.length}"
             )
         self.config, self.device, size = config, device, len(data.tokens.words)
+        self.temperature = config.temperature
         self.dtype = compute_dtype(config.precision, device)
         self.policy = TokenLSTM(size, config.embedding, config.hidden, data.tokens.end).start(0.1).to(device)
         self.discriminator = TextCNN(size, config.embedding_d, config.widths, config.filters, config.dropout).to(device)
@@ -164,11 +165,11 @@ class SeqGAN(Saved):
         """Return n sequences (n, L), each beginning with ``prefix`` (P,)."""
         if prefix is not None and len(prefix) > self.length:
             raise UsageError(f"a prefix of {len(prefix)} tokens is longer than a sequence, which has {self.length}")
-        return self.policy.sample(torch.rand(n, self.length, device=self.device), prefix, self.config.temperature)
+        return self.policy.sample(torch.rand(n, self.length, device=self.device), prefix, self.temperature)
 
     def log_prob(self, tokens: Tensor) -> Tensor:
         """Log probability (n, L) of each token of sequences (n, L); 0 after their end."""
-        return self.policy.measure(tokens, self.config.temperature)[0]
+        return self.policy.measure(tokens, self.temperature)[0]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes, and which data it learned from."""

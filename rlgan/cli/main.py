@@ -112,14 +112,31 @@ def resume(run_dir: str) -> int:
 @click.argument("words", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(run_dir: str, words: tuple[str, ...], as_json: bool) -> None:
-    """Judge what was learned: rlgan eval DIR|last [episodes=100 | samples=1000] [demos=FILE]."""
+    """Judge what was learned: rlgan eval DIR|last [episodes=100 | samples=1000] [demos=FILE].
+
+    \b
+    rlgan eval last temperature=0.7                           sequences, at another temperature than the run's
+    rlgan eval last temperatures=[0.5,0.7,1] against=RUN_DIR  quality against diversity, as plane.png
+    """
     from rlgan import config
     from rlgan.cli.options import EvalOptions
 
     path, options = find_run(run_dir), config.read_options(words, EvalOptions)
+    if options.temperatures:
+        clash = [name for name in ("episodes", "demos", "temperature") if getattr(options, name) is not None]
+        if clash:
+            raise UsageError(f"temperatures=[...] judges sequences at each of them: leave {clash[0]}= out")
+        from rlgan import sweep
+
+        found = sweep.sweep(path, options.temperatures, options.samples, options.seed, options.against)
+        click.echo(json.dumps(found) if as_json else show.rows(found["rows"]) + f"\n{found['file']}")
+        return
+    if options.against:
+        raise UsageError("against= is drawn beside temperatures: write temperatures=[0.5,0.7,1] too")
     from rlgan import session
 
-    result = session.evaluate(path, options.episodes, options.samples, options.seed, options.demos)
+    given = (options.episodes, options.samples, options.seed, options.demos, options.temperature)
+    result = session.evaluate(path, *given)
     click.echo(json.dumps(result) if as_json else show.lines(result))
 
 
@@ -142,14 +159,14 @@ def watch(run_dir: str, words: tuple[str, ...]) -> None:
 @click.argument("words", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def sample(run_dir: str, words: tuple[str, ...], as_json: bool) -> None:
-    """Show what a generator makes: rlgan sample DIR|last [n=64] [seed=0] [prefix=TEXT] [out=FILE]."""
+    """Show what a generator makes: rlgan sample DIR|last [n=64] [seed=0] [prefix=TEXT] [temperature=1] [out=FILE]."""
     from rlgan import config
     from rlgan.cli.options import SampleOptions
 
     path, options = find_run(run_dir), config.read_options(words, SampleOptions)
     from rlgan import session
 
-    made = session.sample(path, options.n, options.seed, options.prefix, options.out)
+    made = session.sample(path, options.n, options.seed, options.prefix, options.out, options.temperature)
     if as_json:
         click.echo(json.dumps({"samples": made} if isinstance(made, list) else {"file": str(made)}))
     else:

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
+
+Temperature = Annotated[float, Gt(0)]
+"""By which a generator of sequences divides its logits; at 0 there would be no likelihood, and one sample alone."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,12 @@ class EvalOptions:
     """Samples of a generator; none = as many as the run's eval.samples."""
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
     """Fixes the games or samples."""
+    temperature: Temperature | None = None
+    """Divides the logits of a generator of sequences; none = the run's generator.temperature."""
+    temperatures: tuple[Temperature, ...] = ()
+    """Judges at each of them, and draws quality against diversity: plane.png in the run directory."""
+    against: Path | None = None
+    """Another run, whose plane.json of an earlier evaluation is drawn beside."""
     demos: Path | None = None
     """File for what an agent sees and does in these games, for reward=gail."""
 
@@ -45,6 +54,8 @@ class SampleOptions:
     """Fixes the samples."""
     prefix: str = ""
     """How each text begins."""
+    temperature: Temperature | None = None
+    """Divides the logits of a generator of sequences; none = the run's generator.temperature."""
     out: Path | None = None
     """The file; none = under samples in the run directory for a picture, and text is printed."""
 

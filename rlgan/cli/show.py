@@ -39,6 +39,14 @@ def lines(values: Mapping[str, Any]) -> str:
     )
 
 
+def rows(found: Sequence[Mapping[str, Any]]) -> str:
+    """A table with the numbers of each row."""
+    heads = [key for key, value in found[0].items() if not isinstance(value, (list, dict))]
+    return table(
+        [heads, *([f"{row[k]:.4g}" if isinstance(row[k], float) else str(row[k]) for k in heads] for row in found)]
+    )
+
+
 def names(entries: Sequence[Entry], specs: Diagnoses) -> str:
     """Names by kind; with specs also their summaries."""
     parts = []

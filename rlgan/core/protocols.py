@@ -271,7 +271,8 @@ class Generator(Learner, Protocol):
     """Makes samples and learns.
 
     One of sequences also has ``log_prob(tokens)``, the log probability (n, L) of each token of (n, L), 0 after the end
-    of a sequence; and its ``sample`` takes ``prefix``, the tokens (P,) that each sample begins with, or None.
+    of a sequence; its ``sample`` takes ``prefix``, the tokens (P,) that each sample begins with, or None; and both
+    divide logits by its ``temperature``, which an evaluation may set.
     """
 
     def sample(self, n: int) -> Tensor:

@@ -1,0 +1,40 @@
+"""A generator of sequences judged at several temperatures: quality against diversity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rlgan import assembly, judge, trained
+from rlgan.core import seeding
+from rlgan.errors import UsageError
+from rlgan.report import plane
+
+EVALUATION = 1
+"""Role of the random stream, that of every evaluation."""
+
+
+def sweep(
+    folder: Path, temperatures: tuple[float, ...], count: int | None, seed: int, against: Path | None
+) -> dict[str, Any]:
+    """Judge ``count`` samples of the newest checkpoint at each temperature, and draw the plane.
+
+    All temperatures are given the same random numbers. ``against`` is another run, drawn beside.
+    """
+    found = trained.load(folder, temperature=temperatures[0])
+    run, generator, device = found.run, found.learner, found.device
+    assembly.set_threads(run.config.threads, None)
+    data = assembly.build_data(run)
+    by: Any = judge.judge_of(data, device)
+    if (axes := getattr(by, "plane", None)) is None:
+        raise UsageError(f"data={run.world.name} names no two figures to draw against each other: leave it out")
+    protocol = f"{run.world.name} {data.protocol}"
+    other = plane.read(against, protocol) if against else None
+    rows = []
+    for temperature in temperatures:
+        generator.temperature = temperature
+        with seeding.fork(seeding.derive(run.config.seed, EVALUATION, seed), device):
+            row = by.row(generator, count or run.config.eval.samples)
+        rows.append({"temperature": temperature, **{k: v for k, v in row.items() if k != "baselines"}})
+    result = {"run": str(folder), "plane": list(axes), "protocol": protocol, "rows": rows}
+    return {**result, "file": str(plane.write(folder, result, other, by.points))}

@@ -1,0 +1,125 @@
+"""Temperatures of a trained generator of sequences: samples, judgement, and the plane of quality against diversity."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_lines import TINY as LINES
+from test_seqgan import TINY, fixed
+
+from rlgan.cli.main import main
+from rlgan.report import plane
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["run", *TINY.replace("pretrain=2", "pretrain=40").split(), "steps=170", f"dir={path}"]) == 0
+    return path
+
+
+def judged(capsys: Capture, *words: Any) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["eval", *map(str, words), "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_temperature_divides_logits() -> None:
+    # probabilities 0.2, 0.3 and 0.5 at temperature 0.5 are 4, 9 and 25 of 38
+    model = fixed([0.2, 0.3, 0.5])
+    log = model.measure(model.sample(model.bias.new_zeros(1, 1)), 0.5)[0]
+    assert float(log) == pytest.approx(math.log(4 / 38), abs=1e-6)
+
+
+def test_evaluation_at_a_temperature(folder: Path, capsys: Capture) -> None:
+    plain, same = judged(capsys, folder), judged(capsys, folder, "temperature=1")
+    assert plain == same
+    hot = judged(capsys, folder, "temperature=1e6")
+    # all 12 tokens are alike: held-out ones too
+    assert hot["nll_test"] == pytest.approx(math.log(12), abs=1e-4) and plain["nll_test"] > 3
+
+
+def test_samples_at_a_temperature(folder: Path, capsys: Capture) -> None:
+    def made(*words: str) -> list[str]:
+        capsys.readouterr()
+        assert main(["sample", str(folder), "n=200", *words]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    assert made() == made("temperature=1")
+    assert len(set(made("temperature=0.01"))) < len(set(made("temperature=0.5"))) < len(set(made("temperature=100")))
+
+
+def test_the_plane_of_an_oracle(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    found = judged(capsys, folder, "temperatures=[1,0.5,2]")
+    rows = found["rows"]
+    assert [row["temperature"] for row in rows] == [1, 0.5, 2]
+    for row in rows:
+        one = judged(capsys, folder, f"temperature={row['temperature']}")
+        assert all(one[key] == row[key] for key in row if key != "temperature")
+    oracle = [row["nll_oracle"] for row in rows]
+    assert oracle[1] < oracle[0] < oracle[2] and found["plane"] == ["nll_test", "nll_oracle"]
+    assert Path(found["file"]) == folder / "plane.png" and (folder / "plane.png").read_bytes()[:4] == b"\x89PNG"
+    assert json.loads((folder / "plane.json").read_text()) == {k: v for k, v in found.items() if k != "file"}
+    assert main(["eval", str(folder), "temperatures=[0.5]", f"against={folder}"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].split()[:3] == ["temperature", "nll_oracle", "nll_test"] and said[1].split()[0] == "0.5"
+    assert main(["eval", str(folder), "temperatures=[0.5]", f"against={tmp_path}"]) == 2
+    assert "cannot be read: write it first, by `rlgan eval" in capsys.readouterr().err
+    (tmp_path / "plane.json").write_text(json.dumps({"protocol": "oracle of others"}))
+    assert main(["eval", str(folder), "temperatures=[0.5]", f"against={tmp_path}"]) == 2
+    assert "was judged on oracle of others, and this run on oracle drawn" in capsys.readouterr().err
+
+
+def test_the_picture_has_each_run_and_each_known_place() -> None:
+    rows = [{"temperature": t, "nll_test": 4 + t, "nll_oracle": 3 * t} for t in (1.0, 0.5)]
+    points = {"the oracle": (3.0, 3.0), "bigram sampler": (5.0,)}
+    figure = plane.draw(("nll_test", "nll_oracle"), [{"run": "a", "rows": rows}, {"run": "b", "rows": rows}], points)
+    (axes,) = figure.axes
+    first, second, known, across = axes.lines
+    assert first.get_xydata().tolist() == second.get_xydata().tolist() == [[4.5, 1.5], [5.0, 3.0]]
+    assert set(across.get_ydata()) == {5.0} and known.get_xydata().tolist() == [[3.0, 3.0]]
+    assert {text.get_text() for text in axes.texts} == {"0.5", "1", "the oracle", "bigram sampler"}
+
+
+def test_the_plane_of_lines(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "text.txt").write_text("a b c d e\nb c d e a\nc d e a b\nd e a b c\n" * 5)
+    words = [*LINES.split(), f"data=lines:{tmp_path / 'text.txt'}", f"dir={tmp_path / 'run'}"]
+    assert main(["run", *words]) == 0
+    found = judged(capsys, tmp_path / "run", "temperatures=[0.1,1]")
+    assert found["plane"] == ["self_bleu_4", "bleu_4"]
+    assert found["rows"][0]["self_bleu_4"] > found["rows"][1]["self_bleu_4"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("eval temperature=0", "temperature=0: must be greater than 0"),
+        ("sample temperature=0", "temperature=0: must be greater than 0"),
+        ("eval temperatures=[0.5,0]", "must be greater than 0"),
+        (
+            "eval temperatures=[0.5] temperature=1",
+            "temperatures=[...] judges sequences at each of them: leave temperature= out",
+        ),
+        ("eval against=runs/x", "against= is drawn beside temperatures: write temperatures=[0.5,0.7,1] too"),
+    ],
+)
+def test_what_is_refused(folder: Path, capsys: Capture, words: str, said: str) -> None:
+    command, *rest = words.split()
+    assert main([command, str(folder), *rest]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_images_have_no_temperature(tmp_path: Path, capsys: Capture) -> None:
+    run = tmp_path / "run"
+    few = "generator=dcgan data=digits data.source=uci steps=1 generator.width=4 generator.batch_size=8 eval.samples=8"
+    assert main(["run", *few.split(), "threads=1", f"dir={run}"]) == 0
+    for words in (["eval", "temperature=1"], ["eval", "temperatures=[1]"], ["sample", "temperature=1"]):
+        assert main([words[0], str(run), *words[1:]]) == 2
+        assert "dcgan in" in (said := capsys.readouterr().err) and "has no temperature: leave it out" in said
