@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import itertools
 import json
@@ -25,7 +26,8 @@ from rlgan.nn.text import START, TextCNN, TokenLSTM
 from rlgan.registry import Registry
 from rlgan.tokens import Tokens, counted, lengths_of
 from rlgan_data.oracle import GATES, OracleConfig, make, read
-from rlgan_generators.seqgan import SeqGAN, SeqGANConfig, half_squares, policy_gradient_loss
+from rlgan_generators.seqgan import SeqGAN, SeqGANConfig, half_squares
+from rlgan_generators.writers import policy_gradient_loss
 
 CPU = torch.device("cpu")
 SMALL = OracleConfig(vocabulary=12, width=4, length=6, samples=32)
@@ -149,13 +151,13 @@ def test_likelihood_is_a_mean_over_tokens_that_count() -> None:
     gan = SeqGAN(data, SeqGANConfig(batch_size=8, widths=(1,), filters=(2,), precision="float32"), CPU)
     with torch.no_grad():
         gan.policy.start(0.0).out_bias.copy_(torch.tensor([0.5, 0.3, 0.2]).log())
-    loss = gan.pretrain({"real": data.real})["loss"]
+    loss = gan.likelihood({"real": data.real})["loss"]
     # a, b, end and b, end: five tokens
     assert float(loss) == pytest.approx(-math.log(0.3 * 0.2 * 0.5 * 0.2 * 0.5) / 5)
     gan.policy.start(0.1)
     before = -float(gan.log_prob(data.real).sum())
     for _ in range(60):
-        gan.pretrain({"real": data.real})
+        gan.likelihood({"real": data.real})
     assert -float(gan.log_prob(data.real).sum()) < 0.7 * before
 
 
@@ -176,6 +178,51 @@ def test_completions_and_rewards_equal_a_literal_double_loop() -> None:
     assert torch.allclose(rewards, expected, atol=1e-6) and float(rewards.std()) > 1e-3
     pieces = gan.discriminator.belief(made.flatten(0, 2), rows=7)
     assert torch.allclose(pieces, gan.discriminator.belief(made.flatten(0, 2)), atol=1e-6)
+
+
+def test_updates_equal_a_literal_implementation() -> None:
+    """All three kinds of updates, by torch's own optimisers and clip, loops over tokens and the textbook's networks."""
+    gan, plain = small(SeqGANConfig(**{**vars(CONFIG), "dropout": 0.0})), textbook()
+    policy, judge, real = copy.deepcopy(gan.policy), copy.deepcopy(gan.discriminator), make(SMALL).real
+    mle, gradient = (torch.optim.Adam(policy.parameters(), 1e-2) for _ in range(2))
+    against = torch.optim.Adam(judge.parameters(), 1e-4)
+
+    def log_prob(tokens: torch.Tensor) -> torch.Tensor:
+        h = c = torch.zeros(8, policy.size)
+        token, found = torch.full((8,), START), []
+        for t in range(6):
+            h, c = plain.cell(policy, token, h, c)
+            token = tokens[:, t]
+            found.append((h @ policy.out + policy.out_bias).log_softmax(1).gather(1, token[:, None]))
+        return torch.cat(found, 1)
+
+    def step(optimiser: torch.optim.Adam, loss: torch.Tensor, max_norm: float) -> None:
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], max_norm)
+        optimiser.step()
+
+    for k in range(3):
+        gan.likelihood({"real": real[8 * k : 8 * k + 8]})
+        step(mle, -log_prob(real[8 * k : 8 * k + 8]).mean(), 5.0)
+    for k in range(3):
+        mixed, is_real = torch.cat((real[4 * k : 4 * k + 4], real[20:24].flip(1))), torch.arange(8) < 4
+        gan.update({"mixed": mixed, "is_real": is_real})
+        p = plain.belief(judge, mixed)
+        error = -torch.where(is_real, p, 1 - p).log().mean()
+        step(against, error + 0.2 * sum(w.square().sum() for w in judge.out.parameters()) / 2, math.inf)
+    for k in range(3):
+        torch.manual_seed(k)
+        gan.improve({})
+        torch.manual_seed(k)
+        uniform, rollouts = torch.rand(8, 6), torch.rand(5, 3, 8, 6)
+        with torch.no_grad():
+            tokens = plain.complete(policy, real[:8], 0, uniform)
+        reward = plain.rewards(policy, judge, tokens, 3, rollouts)
+        step(gradient, -(log_prob(tokens) * reward).sum(), 5.0)
+    for ours, literal in ((gan.policy, policy), (gan.discriminator, judge)):
+        for a, b in zip(ours.parameters(), literal.parameters(), strict=True):
+            assert torch.allclose(a, b, atol=2e-5)
 
 
 def test_a_completion_ends_where_its_prefix_does() -> None:

@@ -71,9 +71,11 @@ class TokenLSTM(nn.Module):
         """Logits (..., V) of the next token."""
         return torch.addmm(self.out_bias, hidden.flatten(0, -2), self.out).view(*hidden.shape[:-1], -1)
 
-    def log_prob(self, tokens: Tensor, temperature: float = 1.0) -> Tensor:
-        """Log probability of each token of (n, L), given those before it; 0 where it does not count."""
-        hidden, _ = self.states(tokens)
+    def log_prob(self, tokens: Tensor, temperature: float = 1.0, given: Tensor | None = None) -> Tensor:
+        """Log probability of each token of (n, L), given those before it, or those of other sequences ``given``; 0
+        where it does not count.
+        """
+        hidden, _ = self.states(tokens if given is None else given)
         log = (self.logits(hidden) / temperature).log_softmax(-1).gather(-1, tokens.T.unsqueeze(-1))
         return log.squeeze(-1).T * counted(tokens, self.end)
 
@@ -155,17 +157,24 @@ class TextCNN(nn.Module):
     """Convolutions of several widths over embedded tokens, the most of each over time, and one highway layer.
 
     Kim (2014) with the highway of Srivastava et al. (2015), as SeqGAN's discriminator: (B, L) to logits (B, 2) of being
-    made and being real. ``dropout`` is the share of features that is dropped.
+    made and being real. ``dropout`` is the share of features that is dropped. With several ``parts`` the embedding is
+    cut into so many, which the rest looks at one by one: logits are (B * parts, 2).
     """
 
     def __init__(
-        self, vocabulary: int, embedding: int, widths: tuple[int, ...], filters: tuple[int, ...], dropout: float
+        self,
+        vocabulary: int,
+        embedding: int,
+        widths: tuple[int, ...],
+        filters: tuple[int, ...],
+        dropout: float,
+        parts: int = 1,
     ) -> None:
         super().__init__()
-        self.dropout, features = dropout, sum(filters)
+        self.dropout, self.parts, features = dropout, parts, sum(filters)
         self.embedding = nn.Embedding(vocabulary, embedding)
         self.convolutions = nn.ModuleList(
-            nn.Linear(width * embedding, count) for width, count in zip(widths, filters, strict=True)
+            nn.Linear(width * embedding // parts, count) for width, count in zip(widths, filters, strict=True)
         )
         self.highway = nn.Linear(features, 2 * features)  # what comes in its place, then the gate
         self.out = nn.Linear(features, 2)
@@ -179,12 +188,17 @@ class TextCNN(nn.Module):
 
     def forward(self, tokens: Tensor, training: bool) -> Tensor:
         """``training`` drops features."""
-        # a window of w tokens is w x embedding numbers in a row: products of these beat short convolutions
-        row, size = self.embedding(tokens).flatten(1), self.embedding.embedding_dim
+        return self.out(self.features(self.embedding(tokens), training))
+
+    def features(self, embedded: Tensor, training: bool) -> Tensor:
+        """What the highway gives (B * parts, F) of embedded tokens (B, L, embedding); ``training`` drops some."""
+        size = embedded.shape[2] // self.parts
+        # a window of w tokens is w x size numbers in a row: products of these beat short convolutions
+        row = embedded.unflatten(2, (self.parts, size)).transpose(1, 2).flatten(0, 1).flatten(1)
         found = [layer(row.unfold(1, layer.in_features, size)).amax(1) for layer in self.convolutions]
         x = torch.cat(found, 1).relu()
         other, gate = self.highway(x).chunk(2, 1)
-        return self.out(F.dropout(torch.lerp(x, other.relu(), gate.sigmoid()), self.dropout, training))
+        return F.dropout(torch.lerp(x, other.relu(), gate.sigmoid()), self.dropout, training)
 
     @torch.no_grad()
     def belief(self, tokens: Tensor, rows: int = 512) -> Tensor:
