@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 
 import torch
@@ -28,12 +29,16 @@ class Tokens:
         return [self.joiner.join(self.words[token] for token in row[:length]) for row, length in rows]
 
     def read(self, text: str) -> Tensor:
-        """The tokens (P,) of a text. UsageError names the first that is not in the vocabulary."""
+        """The tokens (P,) of a text. UsageError names the first that is not in the vocabulary, and its nearest."""
         numbers = {word: number for number, word in enumerate(self.words) if number != self.end}
         pieces = text.split() if self.joiner else list(text)
         for piece in pieces:
             if piece not in numbers:
-                raise UsageError(f"{piece!r} is none of the {len(numbers):,} tokens of the data set")
+                close = difflib.get_close_matches(piece, numbers, n=1)
+                raise UsageError(
+                    f"{piece!r} is none of the {len(numbers):,} tokens of the data set: write some that it has"
+                    + (f", as {close[0]!r}" if close else "")
+                )
         return torch.tensor([numbers[piece] for piece in pieces], dtype=torch.int64)
 
 

@@ -166,7 +166,9 @@ def test_a_run_on_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["sample", str(folder), "n=5", "prefix=the ox"]) == 0
     assert all(line.startswith("the ox") for line in capsys.readouterr().out.splitlines())
     assert main(["sample", str(folder), "prefix=the bird"]) == 2
-    assert "'bird' is none of the 7 tokens of the data set" in capsys.readouterr().err
+    assert "'bird' is none of the 7 tokens of the data set: write some that it has\n" in capsys.readouterr().err
+    assert main(["sample", str(folder), "prefix=the cats"]) == 2
+    assert "'cats' is none of the 7 tokens of the data set: write some that it has, as 'cat'" in capsys.readouterr().err
     assert main(["eval", str(folder), "--json"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert {"nll_test", "copy_rate", "bleu_2", "self_bleu_4", "distinct_2"} <= row.keys()
