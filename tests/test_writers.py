@@ -100,34 +100,34 @@ def seqppo(**settings: Any) -> SeqPPO:
     return SeqPPO(make(SMALL), SeqPPOConfig(batch_size=8, embedding=5, hidden=6, written=64, **settings), CPU)
 
 
-def test_the_discriminator_says_after_each_token() -> None:
+def test_the_discriminator_adds_up_what_each_token_says() -> None:
     gan = seqppo(dropout=0.0)
-    odds = gan.odds(torch.tensor([[0, 2, 2]]))
-    assert odds.tolist() != gan.odds(torch.tensor([[0, 2, 1]])).tolist()
-    assert torch.equal(odds[:, :2], gan.odds(torch.tensor([[0, 2, 1]]))[:, :2])
+    said = gan.adds(torch.tensor([[0, 2, 2]]))
+    assert said.tolist() != gan.adds(torch.tensor([[0, 2, 1]])).tolist()
+    assert torch.equal(said[:, :2], gan.adds(torch.tensor([[0, 2, 1]]))[:, :2])
     with torch.no_grad():
         gan.discriminator.start(0.0).out_bias.copy_(torch.arange(12) / 4 - 0.5)
-    assert gan.odds(torch.tensor([[0, 2, 4]])).tolist() == [[-0.5, 0.0, 0.5]]
-    batch = {"mixed": torch.tensor([[0], [4]]), "is_real": torch.tensor([True, False])}
-    # -log sigmoid(-0.5) for both
+    assert gan.adds(torch.tensor([[0, 2, 4]])).tolist() == [[-0.5, 0.0, 0.5]]
+    batch = {"mixed": torch.tensor([[0, 0], [4, 4]]), "is_real": torch.tensor([True, False])}
+    # odds of -0.5 and -1 for the real one, 0.5 and 1 for the made one: all on the wrong side
     found = gan.update(batch)
-    assert float(found["loss_d"]) == pytest.approx(math.log(1 + math.exp(0.5))) and float(found["accuracy"]) == 0.0
+    expected = (math.log(1 + math.exp(0.5)) + math.log(1 + math.exp(1.0))) / 2
+    assert float(found["loss_d"]) == pytest.approx(expected) and float(found["accuracy"]) == 0.0
 
 
 def test_a_sequence_earns_the_odds_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     gan, seen = seqppo(), []
     monkeypatch.setattr("rlgan_generators.seqppo.token_advantages", lambda r, *rest: (seen.append(r), r)[1])
-    monkeypatch.setattr(gan, "odds", lambda tokens: tokens.float())
+    monkeypatch.setattr(gan, "adds", lambda tokens: tokens.float())
     gan.improve({})
     (reward,) = seen
-    totals = reward.cumsum(1)
-    assert (totals == totals.round()).all() and float(totals.max()) <= 11
-    assert float(gan.latest["reward"]) == pytest.approx(float(totals[:, -1].mean()), abs=1e-5)
+    assert (reward == reward.round()).all() and 5 < float(reward.max()) <= 11
+    assert float(gan.latest["reward"]) == pytest.approx(float(reward.sum(1).mean()))
 
 
 def test_clipped_updates_make_rewarded_tokens_likely() -> None:
     gan = seqppo(lr_pg=1e-2)
-    gan.odds = lambda tokens, dropout=0.0: (tokens == 3).float().cumsum(1)
+    gan.adds = lambda tokens, dropout=0.0: (tokens == 3).float()
     for _ in range(12):
         gan.improve({})
     assert float((gan.sample(400) == 3).float().mean()) > 0.6  # of 12 tokens
@@ -137,7 +137,7 @@ def test_clipped_updates_make_rewarded_tokens_likely() -> None:
 def test_likelihood_beside_the_reward() -> None:
     def heldout(weight: float) -> float:
         gan = seqppo(likelihood=weight, lr_pg=1e-2)
-        gan.odds = lambda tokens, dropout=0.0: torch.zeros(tokens.shape)
+        gan.adds = lambda tokens, dropout=0.0: torch.zeros(tokens.shape)
         for _ in range(10):
             gan.improve({})
         return float(gan.log_prob(gan.real).mean())

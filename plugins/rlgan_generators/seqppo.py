@@ -1,10 +1,10 @@
 """SeqGAN with what came later: a reward for every token, a value baseline, clipped updates of large batches.
 
-The discriminator is an LSTM that says after each token whether what is written so far is real. A token earns what it
-adds to these log odds, so that a sequence earns those of the whole: where they are exact, log p(real) - log p(policy),
-whose mean is highest for the data's own distribution. Policy and value learn as PPO's (Schulman et al. 2017) from whole
-sequences; likelihood of real ones may go on beside. A discriminator at every token and large batches are d'Autume et
-al.'s (2019).
+The discriminator is an LSTM that says of each token by how much it changes the log odds that what is written so far is
+real. That is what the token earns, so that a sequence earns the odds of the whole: where they are exact, log p(real) -
+log p(policy), whose mean is highest for the data's own distribution. Policy and value learn as PPO's (Schulman et al.
+2017) from whole sequences; likelihood of real ones may go on beside. A discriminator at every token and large batches
+are d'Autume et al.'s (2019).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class SeqPPOConfig(WriterConfig):
 
     pretrain: Annotated[int, Ge(0)] = 20
     """Passes over the data in which the generator learns by maximum likelihood."""
-    pretrain_d: Annotated[int, Ge(0)] = 4
+    pretrain_d: Annotated[int, Ge(0)] = 10
     """Passes of the discriminator over made sequences and the data, before the first round."""
     embedding_d: Annotated[int, Gt(0)] = 64
     """Length of the discriminator's embedding."""
@@ -41,9 +41,9 @@ class SeqPPOConfig(WriterConfig):
     """Units of the discriminator's memory."""
     dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.25
     """Share of the discriminator's memory that is dropped in its updates."""
-    lr_d: Annotated[float, Gt(0)] = 1e-3
+    lr_d: Annotated[float, Gt(0)] = 3e-3
     """Adam step size of the discriminator."""
-    updates_d: Annotated[int, Gt(0)] = 8
+    updates_d: Annotated[int, Gt(0)] = 16
     """Updates of the discriminator in one round."""
     lr_pg: Annotated[float, Gt(0)] = 1e-3
     """Adam step size of policy and value in rounds."""
@@ -92,15 +92,15 @@ class SeqPPO(Writer):
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One minibatch of real and made sequences for the discriminator."""
         tokens, is_real = batch["mixed"], batch["is_real"]
-        counts, logits = counted(tokens, self.policy.end), self.odds(tokens, self.config.dropout)
+        counts, logits = counted(tokens, self.policy.end), self.adds(tokens, self.config.dropout).cumsum(1)
         error = F.binary_cross_entropy_with_logits(logits, is_real[:, None].float().expand_as(logits), counts.float())
         loss = error * counts.numel() / counts.sum()
         optimise(self.discriminator_adam, loss, self.max_norm)
         right = (((logits > 0) == is_real[:, None]) & counts).sum() / counts.sum()
         return {"loss_d": loss.detach(), "accuracy": right, **self.latest}
 
-    def odds(self, tokens: Tensor, dropout: float = 0.0) -> Tensor:
-        """Log odds (n, L) that sequences (n, L), up to each token, are real."""
+    def adds(self, tokens: Tensor, dropout: float = 0.0) -> Tensor:
+        """What each token adds (n, L) to the log odds that sequences (n, L) are real."""
         hidden = F.dropout(self.discriminator.states(tokens)[0], dropout, dropout > 0)
         # one column of the last layer for each token, not the logits of all
         columns = F.embedding(tokens.T, self.discriminator.out.T)
@@ -112,8 +112,7 @@ class SeqPPO(Writer):
         tokens = self.made(c.written)
         with torch.no_grad():
             old, _ = self.policy.measure(tokens)
-            odds = self.odds(tokens)
-            reward = (odds - F.pad(odds[:, :-1], (1, 0))) * counted(tokens, end)
+            reward = self.adds(tokens) * counted(tokens, end)
             value = self.value(self.policy.states(tokens)[0]).squeeze(-1).T
             advantage = token_advantages(reward, value, tokens, end, c.gamma, c.lam)
             target = advantage + value
@@ -164,11 +163,11 @@ def clipped_loss(log_prob: Tensor, old: Tensor, advantage: Tensor, counts: Tenso
 def rlgan_specs() -> Iterable[GeneratorSpec]:
     """SeqPPO."""
     mini = {
-        "steps": 20 * 64 + 4 * 128 + 100 * 8,
+        "steps": 20 * 64 + 10 * 128 + 60 * 16,
         "data.vocabulary": 200,
         "data.samples": 4_096,
         "eval.samples": 4_096,
-        "eval.every": 256,
+        "eval.every": 320,
     }
     presets = (Preset("mini", "oracle", mini, True, "a small oracle"),)
     summary = "LSTM rewarded at every token, with clipped updates"
