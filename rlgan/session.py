@@ -225,7 +225,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
     trainer = Trainer(
         task.learner, task.stream, task.reward, _intervals(run), output, mode, task.evaluate, task.judge.rank, info
     )
-    width = f"{c.copies} copies, " if "env" in run.parts else ""
+    width = f"{c.copies} {'copy' if c.copies == 1 else 'copies'}, " if "env" in run.parts else ""
     title = f"{run.learner.name} on {run.world.name}" + (f" with reward {c.reward}" if c.reward else "")
     work = f"{c.steps:,} steps, {width}" if trainer.phases else f"nothing to learn, {c.eval.episodes} games, "
     say(f"{title}: {work}seed {c.seed}, {folder}")

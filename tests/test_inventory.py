@@ -350,6 +350,7 @@ def test_planners_reach_the_optimum_by_the_command_line(agent, case, tmp_path, c
     rows = [json.loads(line) for line in (tmp_path / "x" / "metrics.jsonl").read_text().splitlines()]
     last = [row for row in rows if row["kind"] == "train"][-1]
     assert -last["gain"] == pytest.approx(cost, abs=5e-4 if settings else 5e-5) and last["residual"] < 1e-8
+    assert ", 1 copy, seed 0, " in capsys.readouterr().err
     (played,) = (row for row in rows if row["kind"] == "eval")
     assert -played["return_mean"] / 100 == pytest.approx(cost, rel=0.15)
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from rlgan.contract import check_rows
 from rlgan.core.protocols import Phase, Replay, Spaces
+from rlgan.core.returns import gae
 from rlgan.core.source import make_source
 from rlgan.core.stream import Stream
 from rlgan.core.vec import VecEnv
@@ -453,3 +454,26 @@ def test_the_compiled_tanh_is_the_tanh():
     assert torch.allclose(compiled, torch.tanh(x), atol=3e-7)
     assert not torch.equal(compiled, torch.tanh(x)), "it went another way"
     assert torch.allclose(compiled_slope, slope, atol=5e-7)
+
+
+def test_rows_learn_from_rewards_of_their_own():
+    """Three actors in each of two copies: advantages are those of three envs that give the last numbers as rewards."""
+    config = ppo.PPOConfig(rows=True, gamma=0.9, lam=0.8)
+    shown, taken = Box(-np.inf, np.inf, (3, 4), np.float32), MultiDiscrete([5, 5, 5], start=[2, 2, 2])
+    agent = ppo.PPO(Spaces(shown, taken, 100), config, torch.device("cpu"))
+    torch.manual_seed(0)
+    obs = torch.randn(7, 2, 3, 4)
+    out, _ = agent.act(obs[0], None, torch.zeros(()), True)
+    assert {name: tuple(value.shape) for name, value in out.items()} == dict.fromkeys(out, (2, 3))
+    assert ((out["action"] >= 2) & (out["action"] < 7)).all()
+    ends = {name: torch.rand(6, 2) < 0.2 for name in ("terminated", "truncated")}
+    value = agent.net(obs[:-1].flatten(0, 1))[1].detach().view(6, 2, 3)
+    rollout = {"obs": obs, "next_obs": obs[1:], "reward": torch.full((6, 2), 1e6), "value": value, **ends}
+    with torch.no_grad():
+        found = agent.prepare(rollout)
+        last = agent.net(obs[-1])[1]
+    for k in range(3):
+        following = torch.cat([value[1:, :, k], last[None, :, k]])
+        alone = gae(obs[1:, :, k, -1], value[:, :, k], following, ends["terminated"], ends["truncated"], 0.9, 0.8)
+        assert torch.allclose(found["advantage"][..., k], alone)
+    assert torch.equal(found["target"], found["advantage"] + value)

@@ -73,6 +73,8 @@ class PPOConfig:
     """Width of the recurrent layer."""
     sequence: Annotated[int, Gt(0)] = 16
     """Rows that the recurrent layer is trained through at a time; it divides horizon and minibatch."""
+    rows: bool = False
+    """Rows of observations (K, F) are K actors that share their networks; the last number is a row's own reward."""
     precision: Precision = "auto"
     """Arithmetic of NatureCNN; auto is bfloat16 where the processor has it. Weights and optimiser stay float32."""
 
@@ -84,7 +86,7 @@ class PPO(Saved):
 
     def __init__(self, spaces: Spaces, config: PPOConfig, device: torch.device) -> None:
         self.config, self.steps = config, spaces.steps
-        shape = (config.hidden, config.precision, device, config.memory, config.cells)
+        shape = (config.hidden, config.precision, device, config.memory, config.cells, config.rows)
         self.net = ActorCritic(spaces.observation, spaces.action, *shape)
         self.optimiser = Adam(self.net.parameters(), config.lr, eps=config.adam_eps)
 
@@ -111,8 +113,10 @@ class PPO(Saved):
     def prepare(self, rollout: Batch) -> Batch:
         """Leave what updates use, with ``advantage`` and the value's ``target``, (T, N)."""
         c, value = self.config, rollout["value"]
-        reward = rollout["reward"].sign() if c.clip_reward else rollout["reward"]
-        ends = rollout["terminated"], rollout["truncated"]
+        reward, ends = rollout["reward"], (rollout["terminated"], rollout["truncated"])
+        if c.rows:
+            reward, ends = rollout["next_obs"][..., -1], tuple(end.unsqueeze(-1) for end in ends)
+        reward = reward.sign() if c.clip_reward else reward
         advantage = gae(reward, value, self.net.next_values(rollout), *ends, c.gamma, c.lam)
         used = {name: rollout[name] for name in USED if name in rollout}
         return {**used, "advantage": advantage, "target": advantage + value}
@@ -137,6 +141,7 @@ def ppo_loss(
     """
     parameters, value = net.evaluate(batch)
     pi, weight, advantage = net.distribution, batch["weight"], batch["advantage"]
+    weight = weight.unsqueeze(-1) if advantage.dim() > weight.dim() else weight  # of all actors of a row
     if normalise:
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
     change = pi.log_prob(parameters, batch["draw"]) - batch["log_prob"]
@@ -177,6 +182,19 @@ INVENTORY = tuned(
 ) | {"eval.episodes": 100}
 # values near -1,200 would take the whole of the clipped gradient
 INVENTORY_SS = INVENTORY | {"agent.gamma": 0.97, "agent.lam": 0.95, "agent.value_weight": 1e-3}
+INVENTORY_MULTI = tuned(
+    1_000_000,
+    16,
+    rows=True,
+    lr=1e-3,
+    lr_end=0.0,
+    gamma=0.95,
+    lam=0.9,
+    horizon=32,
+    minibatch=64,
+    epochs=2,
+    max_grad_norm=1.0,
+) | {"eval.episodes": 64}
 LUNARLANDER = tuned(1_000_000, 16, gamma=0.999, lam=0.98, horizon=1024, minibatch=64, epochs=4, entropy=0.01)
 BREAKOUT = tuned(
     10_000_000,
@@ -221,6 +239,13 @@ def rlgan_specs() -> Iterable[AgentSpec]:
                 INVENTORY_SS,
                 True,
                 "a game is 1,000 periods; random orders cost 171,600, the optimum 35,022",
+            ),
+            Preset(
+                "inventory-multi",
+                "inventory-multi",
+                INVENTORY_MULTI,
+                True,
+                "each item is an actor of its own; tuned (s, S) earns 405,300, and nobody more than 438,800",
             ),
             Preset("lunarlander", "gym:LunarLander-v3", LUNARLANDER, True, "the settings of RL-Zoo, which scores 242"),
             Preset(

@@ -29,6 +29,12 @@ class ActorCritic(nn.Module):
     Vectors are read as they are; images by a CNN whose features both share, in which case ``hidden`` is left out.
     Layers start orthogonal with gain sqrt(2), the policy's last with 0.01 and the value's with 1 (Andrychowicz et al.
     2021). With ``memory`` a recurrent layer stands before both; its carry is a tuple of (B, cells).
+
+    With ``rows`` each of the K rows of observations (K, F) is an actor with one of K numbered actions, and all share
+    both networks: parameters are (..., K, P) and values (..., K).
+
+    Raises:
+        UsageError: ``rows`` does not fit the spaces.
     """
 
     def __init__(
@@ -40,8 +46,12 @@ class ActorCritic(nn.Module):
         device: torch.device,
         memory: Memory = "none",
         cells: int = 64,
+        rows: bool = False,
     ) -> None:
         super().__init__()
+        if rows:
+            observation, action = one_row(observation, action, memory)
+        self.rows = rows
         self.masked, observation = _unmasked(observation)
         self.distribution = distribution_over(action, device)
         self.encoder = Encoder(observation, precision, device)
@@ -76,6 +86,9 @@ class ActorCritic(nn.Module):
 
         In a sequence the carry is fresh again at each ``first``.
         """
+        if self.rows:
+            parameters, value = self.policy(obs.flatten(0, 1)), self.value(obs.flatten(0, 1)).squeeze(-1)
+            return parameters.unflatten(0, obs.shape[:2]), value.view(obs.shape[:2]), None
         mask = None
         if self.masked:
             obs, mask = obs["obs"], obs["action_mask"]
@@ -166,6 +179,23 @@ def unfit(observation: Space, action: Space) -> str | None:
         if not isinstance(part, Box | Discrete | MultiDiscrete | MultiBinary):
             return f"it reads arrays, numbers and dicts of them, this env gives {part}"
     return None
+
+
+def one_row(observation: Space, action: Space, memory: Memory) -> tuple[Box, Discrete]:
+    """What each row of an observation shows, and the action that it has.
+
+    Raises:
+        UsageError: there is not one of K numbered actions, all alike, for each row of a (K, F) array.
+    """
+    shape = observation.shape if isinstance(observation, Box) else ()
+    if len(shape) == 2 and memory == "none" and isinstance(action, MultiDiscrete) and action.nvec.shape == shape[:1]:
+        (count, *others), (start, *more) = set(action.nvec.tolist()), set(action.start.tolist())
+        if not (others or more):
+            return Box(-math.inf, math.inf, shape[1:]), Discrete(count, start=start)
+    raise UsageError(
+        f"agent.rows=true takes observations (K, F), K numbered actions that are alike and agent.memory=none; this env "
+        f"shows {observation} and takes {action}: write agent.rows=false"
+    )
 
 
 def _acts(action: Space) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 from torch import Tensor
+from torch.nn import functional as F
 
 from rlgan.errors import UsageError
 
@@ -82,27 +83,31 @@ class MultiCategorical:
 
     def __init__(self, sizes: Sequence[int], start: Sequence[int]) -> None:
         self.sizes, self.start, self.size = list(sizes), torch.tensor(list(start)), sum(sizes)
-        self.parts = [Categorical(n) for n in self.sizes]
+        self.each = Categorical(max(self.sizes))
 
-    def _split(self, parameters: Tensor) -> list[tuple[Categorical, Tensor]]:
-        return list(zip(self.parts, parameters.split(self.sizes, -1), strict=True))
+    def _rows(self, parameters: Tensor) -> Tensor:
+        """The logits of each category, (..., K, most); what a smaller one does not have is forbidden."""
+        most = self.each.size
+        if min(self.sizes) == most:
+            return parameters.unflatten(-1, (-1, most))
+        parts = parameters.split(self.sizes, -1)
+        return torch.stack([F.pad(part, (0, most - part.shape[-1]), value=FORBIDDEN) for part in parts], -2)
 
     def draw(self, parameters: Tensor) -> Tensor:
         """Each category by itself."""
-        return torch.stack([part.draw(logits) for part, logits in self._split(parameters)], -1)
+        return self.each.draw(self._rows(parameters))
 
     def mode(self, parameters: Tensor) -> Tensor:
         """The largest logit of each category."""
-        return torch.stack([part.mode(logits) for part, logits in self._split(parameters)], -1)
+        return self.each.mode(self._rows(parameters))
 
     def log_prob(self, parameters: Tensor, draw: Tensor) -> Tensor:
         """The sum over categories."""
-        each = zip(self._split(parameters), draw.unbind(-1), strict=True)
-        return torch.stack([part.log_prob(logits, chosen) for (part, logits), chosen in each]).sum(0)
+        return self.each.log_prob(self._rows(parameters), draw).sum(-1)
 
     def entropy(self, parameters: Tensor) -> Tensor:
         """The sum over categories."""
-        return torch.stack([part.entropy(logits) for part, logits in self._split(parameters)]).sum(0)
+        return self.each.entropy(self._rows(parameters)).sum(-1)
 
     def action(self, draw: Tensor) -> Tensor:
         """Numbers from each category's start on."""

@@ -155,7 +155,7 @@ def unfit(who: str, observation: Space, action: Space) -> str | None:
 
 
 def next_values(rollout: Batch, value: Callable[[Observation], Tensor]) -> Tensor:
-    """Values (T, N) of the true next observations of a rollout, whose rows hold a ``value`` each.
+    """Values (T, N, ...) of the true next observations of a rollout, whose rows hold a ``value`` (...) each.
 
     That of row t is the value of row t + 1, which is known but for the last one; where a simulator resets in the same
     step, final observations are looked at besides. ``value`` gives values (n,) of observations (n, ...).
@@ -165,7 +165,8 @@ def next_values(rollout: Batch, value: Callable[[Observation], Tensor]) -> Tenso
     if "final_obs" not in rollout:
         return following
     final = value(mapped(lambda x: x.flatten(0, 1), rollout["final_obs"])).view_as(following)
-    return torch.where(rollout["terminated"] | rollout["truncated"], final, following)
+    ended = rollout["terminated"] | rollout["truncated"]
+    return torch.where(ended.view(*ended.shape, *[1] * (final.dim() - 2)), final, following)
 
 
 def project(prob: Tensor, reward: Tensor, discount: Tensor, support: Tensor) -> Tensor:
