@@ -30,8 +30,17 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt."""
 
 
-def build_env(run: Run, copies: int, device: torch.device, seed: int, barrier: int, render: bool = False) -> Any:
-    """Make the env of a run with its rows on the device."""
+def build_env(
+    run: Run,
+    copies: int,
+    device: torch.device,
+    seed: int,
+    barrier: int,
+    *,
+    render: bool = False,
+    evaluation: bool = False,
+) -> Any:
+    """Make the env of a run with its rows on the device; for an ``evaluation`` that which it plays there."""
     part, c = run.world, run.config
     spec = part.spec
     resume = f"rlgan resume {c.dir or 'last'}"
@@ -51,6 +60,8 @@ def build_env(run: Run, copies: int, device: torch.device, seed: int, barrier: i
     try:
         with watchdog:
             env = called(c.env, "when it was made", spec.factory, part.config, device, torch.float32)
+            if evaluation and hasattr(env, "evaluated"):
+                env = called(c.env, "in its evaluated", env.evaluated)
             with seeding.fork(seed, device):
                 check_rows(env, copies, device, c.env)
             return VecEnv(env, copies, device, name=c.env, watchdog=watchdog)

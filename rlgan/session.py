@@ -143,7 +143,8 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
     out = out or folder / "videos" / f"seed{seed}.mp4"
     out.parent.mkdir(parents=True, exist_ok=True)
     with seeding.fork(seeding.derive(run.config.seed, VIDEO, seed), device):
-        env = assembly.build_env(run, 1, device, seeding.derive(run.config.seed, VIDEO, seed), barrier=0, render=True)
+        seed = seeding.derive(run.config.seed, VIDEO, seed)
+        env = assembly.build_env(run, 1, device, seed, barrier=0, render=True, evaluation=True)
         if isinstance(env, VecEnv) and env.render_mode is None:
             raise UsageError(f"env={run.config.env} cannot be filmed: it has no render(state, i)")
         env.start(0)
@@ -315,7 +316,8 @@ def _play(
     on_row: OnRow | None = None,
 ) -> dict[str, Any]:
     copies = max(n for n in range(1, EVALUATION_COPIES + 1) if episodes % n == 0)
-    env = assembly.build_env(run, copies, device, seeding.derive(run.config.seed, EVALUATION, seed), barrier=0)
+    seed = seeding.derive(run.config.seed, EVALUATION, seed)
+    env = assembly.build_env(run, copies, device, seed, barrier=0, evaluation=True)
     with closing(env):
         act = assembly.acting(run, agent, env, normaliser)
         return judge.summary(**evaluation.play(env, act, agent.carry, episodes, on_row))

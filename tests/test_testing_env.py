@@ -252,6 +252,14 @@ class BadReference(Walk):
         return {"off": lambda state, rng: torch.full_like(state["age"], 3)}
 
 
+class BadReferenceSpace(BadReference):
+    reference_space = Box(0.0, 1.0, (2,), np.float32)
+
+
+class GoodReferenceSpace(BadReference):
+    reference_space = Discrete(4)
+
+
 class BadPicture(Walk):
     def render(self, state, i):
         return np.zeros((4, 4), np.uint8)
@@ -286,6 +294,7 @@ FAULTS = {
     NanReward: r"gives a reward that is not finite \(copy \d+, row 4, reward nan\)",
     BadMetric: r"returned the metric 'place' as float32 of \(\); it must be \(16,\)",
     BadReference: r"has the reference 'off', whose action lies outside of Discrete\(3\) in copy 0: 3",
+    BadReferenceSpace: r"has the reference 'off', whose action is int64 of \(16,\), and Box\(0.0, 1.0, ",
     BadPicture: r"renders ndarray; it must be a uint8 array \(H, W, 3\)",
 }
 
@@ -297,6 +306,10 @@ def test_each_planted_fault_is_named(env: type[Walk]) -> None:
     assert str(it.value).startswith(f"env {env.__name__} ")
     assert "\n" not in str(it.value)
     assert isinstance(it.value, AssertionError) and isinstance(it.value, PluginError)
+
+
+def test_references_may_do_more_than_agents() -> None:
+    check_env(GoodReferenceSpace, WalkConfig())
 
 
 class TestWalk(EnvConformance):

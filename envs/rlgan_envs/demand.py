@@ -39,7 +39,7 @@ class Demand:
         self.pmf = pmf[: int((pmf > TAIL).nonzero().max()) + 1]
         """Probabilities of 0, 1, ..., (K,) float64 on the CPU."""
         columns = 1 << (len(self.pmf) - 1).bit_length()
-        keep, other = _alias(self.pmf.tolist() + [0.0] * (columns - len(self.pmf)))
+        keep, other = alias(self.pmf.tolist() + [0.0] * (columns - len(self.pmf)))
         self.columns = columns
         self.keep = torch.tensor(keep, dtype=dtype, device=device)
         self.other = torch.tensor(other, dtype=dtype, device=device)
@@ -80,7 +80,7 @@ def _geometric(k: Tensor, mean: float) -> Tensor:
     return k * math.log(mean / (1 + mean)) - math.log1p(mean)
 
 
-def _alias(probabilities: list[float]) -> tuple[list[float], list[int]]:
+def alias(probabilities: list[float]) -> tuple[list[float], list[int]]:
     """Columns of equal weight: each keeps its own number below ``keep``, and gives another one above (Vose 1991)."""
     size, total = len(probabilities), math.fsum(probabilities)
     share = [p * size / total for p in probabilities]

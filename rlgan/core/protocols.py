@@ -43,7 +43,9 @@ class Env(Protocol):
     time limit and no statistics: the VecEnv does these once for all.
 
     An env that can be watched has ``render(state, i)``, the picture of copy i (H, W, 3) uint8, and ``fps``. One with
-    ``references()`` names policies for ``agent=reference:NAME``, and bounds: ``dict[str, Policy | Bound]``.
+    ``references()`` names policies for ``agent=reference:NAME``, and bounds: ``dict[str, Policy | Bound]``; where these
+    may do more than agents, ``step`` takes actions of its ``reference_space`` too. ``evaluated()`` gives the env that
+    evaluations and films play, where it is another one.
     """
 
     observation_space: Space

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Space
 from torch import Generator, Tensor
 
 from rlgan.contract import check_rows
@@ -201,17 +203,24 @@ def extras(s: EnvSubject) -> None:
     for name, value in (env.metrics(state) if hasattr(env, "metrics") else {}).items():
         if not isinstance(value, Tensor) or value.shape != (N,):
             raise ConformanceError(f"{s.who} returned the metric {name!r} as {about(value)}; it must be ({N},)")
+    spaces = env.action_space, getattr(env, "reference_space", env.action_space)
     for name, policy in (env.references() if hasattr(env, "references") else {}).items():
         if callable(policy) and not re.fullmatch(r"[\w.+-]+", name):
             mend = "write hyphens, as in linear-feedback, so that agent=reference:NAME can name it"
             raise ConformanceError(f"{s.who} has the reference {name!r}: {mend}")
-        if callable(policy) and (fault := outside(env.action_space, policy(state, _rng(s, 2)))):
+        if callable(policy) and (fault := _outside_all(spaces, policy(state, _rng(s, 2)))):
             raise ConformanceError(f"{s.who} has the reference {name!r}, whose action {fault}")
     if hasattr(env, "render"):
         picture = env.render(state, N - 1)
         right = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)
         if not right:
             raise ConformanceError(f"{s.who} renders {type(picture).__name__}; it must be a uint8 array (H, W, 3)")
+
+
+def _outside_all(spaces: Sequence[Space], value: Any) -> str | None:
+    """What keeps values out of the last of several spaces, if they lie in none."""
+    faults = [outside(space, value) for space in spaces]
+    return faults[-1] if all(faults) else None
 
 
 CHECKS = (shapes, in_place, randomness, purity, independence, host_reads, time_limit, extras)
