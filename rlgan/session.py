@@ -176,7 +176,7 @@ def protocol(run: Run) -> str:
 
 def normalised(run: Run, value: float) -> float | None:
     """The score on the scale of the run's env."""
-    return specs.normalised(run.world.spec.scores, value)
+    return specs.normalised(run.world.spec.known(run.world.config), value)
 
 
 def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: ExitStack) -> int:
@@ -276,7 +276,8 @@ def _agent_task(run: Run, folder: Path, device: torch.device, threads: int, stac
 
     stream = Stream(env, assembly.acting(run, agent, env, normaliser), agent.carry, normaliser)
     reward = assembly.build_reward(run, env, device)
-    return Task(agent, stream, reward, evaluate_now, threads, judge.Games(run.world.spec.scores), "rlgan watch")
+    games = judge.Games(run.world.spec.known(run.world.config))
+    return Task(agent, stream, reward, evaluate_now, threads, games, "rlgan watch")
 
 
 def _generator_task(run: Run, folder: Path, device: torch.device, threads: int, stack: ExitStack) -> Task:

@@ -107,8 +107,14 @@ class EnvSpec(Spec):
     host: bool = False
     """True for simulators that live on the CPU."""
     scores: tuple[Score, ...] = ()
+    scored: Callable[[Any], bool] | None = None
+    """``scored(config)``: whether the scores are of an env with these settings; None is always."""
     source: bytes = field(default=b"", repr=False)
     """Set by rlgan: the content of the file that ``env=./file.py`` named, of which the run keeps a copy."""
+
+    def known(self, config: Any) -> tuple[Score, ...]:
+        """The scores, where they are of an env with these settings."""
+        return self.scores if self.scored is None or self.scored(config) else ()
 
 
 @dataclass(frozen=True)

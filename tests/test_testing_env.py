@@ -265,7 +265,15 @@ class BadPicture(Walk):
         return np.zeros((4, 4), np.uint8)
 
 
+class OtherSpaces(Walk):
+    def evaluated(self):
+        other = Walk(WalkConfig(), self.device, self.dtype)
+        other.action_space = Discrete(2)
+        return other
+
+
 FAULTS = {
+    OtherSpaces: r"has other spaces in evaluated\(\): agents play both, so they must be the same",
     Float64Reward: r"returned the observation as float64 of \(16, 2\) on cpu; it must be float32 of \(16, 2\)",
     FlatReward: r"returned the reward as float32 of \(16, 1\) on cpu; it must be float32 of \(16,\)",
     LosesKey: r"returned the state as \['place'\] from step; it must have the keys \['age', 'place'\]",

@@ -197,7 +197,7 @@ def time_limit(s: EnvSubject) -> None:
 
 
 def extras(s: EnvSubject) -> None:
-    """Metrics, references and pictures, where there are any, have the right shapes."""
+    """Metrics, references, pictures and the env of evaluations, where there are any, have the right shapes."""
     env = s.make()
     state = _walk(env, s, seed=1)
     for name, value in (env.metrics(state) if hasattr(env, "metrics") else {}).items():
@@ -215,6 +215,12 @@ def extras(s: EnvSubject) -> None:
         right = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)
         if not right:
             raise ConformanceError(f"{s.who} renders {type(picture).__name__}; it must be a uint8 array (H, W, 3)")
+    if hasattr(env, "evaluated"):
+        other = env.evaluated()
+        if (other.observation_space, other.action_space) != (env.observation_space, env.action_space):
+            raise ConformanceError(
+                f"{s.who} has other spaces in evaluated(): agents play both, so they must be the same"
+            )
 
 
 def _outside_all(spaces: Sequence[Space], value: Any) -> str | None:
