@@ -16,7 +16,8 @@ from rlgan.errors import UsageError
 from rlgan.registry import Registry
 from rlgan.testing import EnvConformance, check_env
 from rlgan_envs import clairvoyant, multi_rules, series
-from rlgan_envs.inventory_multi import GRID, InventoryMulti, InventoryMultiConfig
+from rlgan_envs.inventory_multi import InventoryMulti
+from rlgan_envs.multi_store import GRID, InventoryMultiConfig
 
 F64 = torch.float64
 HEADER = "date,sku,demand,price,cost,lead_time"

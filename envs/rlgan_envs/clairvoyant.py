@@ -12,16 +12,13 @@ units.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from rlgan.core.protocols import Bound
-
-if TYPE_CHECKING:
-    from rlgan_envs.inventory_multi import InventoryMulti
+from rlgan_envs.multi_store import MultiStore
 
 WINDOWS, ROUNDS = 32, 40
 """Episodes over which the bound is averaged, with starts evenly over the days; and subgradient steps, of which six
@@ -33,7 +30,7 @@ UNIT = 0.02
 class Clairvoyant(Bound):
     """The bound of an env, computed when it is first asked for."""
 
-    def __init__(self, env: InventoryMulti) -> None:
+    def __init__(self, env: MultiStore) -> None:
         how = f"dual of a linear programme, mean of {WINDOWS} episodes"
         for name, value in (("env", env), ("how", how), ("source", "Krarup & Bilde 1977; computed")):
             object.__setattr__(self, name, value)
@@ -41,12 +38,12 @@ class Clairvoyant(Bound):
     @cached_property
     def value(self) -> float:  # type: ignore[override]
         """What an episode brings at most, on average."""
-        env: InventoryMulti = self.env  # type: ignore[attr-defined]
+        env: MultiStore = self.env  # type: ignore[attr-defined]
         day = torch.linspace(env.first, env.last, WINDOWS, device=env.device).long()
         return float(bound(env, day).mean())
 
 
-def bound(env: InventoryMulti, day: Tensor, rounds: int = ROUNDS) -> Tensor:
+def bound(env: MultiStore, day: Tensor, rounds: int = ROUNDS) -> Tensor:
     """Most that episodes from the days (n,) can earn, (n,) float64."""
     opening = env.opening(day)
     units = torch.cat((opening["stock"][..., None], opening["coming"]), -1).double()  # (n, K, S)
@@ -69,7 +66,7 @@ def bound(env: InventoryMulti, day: Tensor, rounds: int = ROUNDS) -> Tensor:
     return best
 
 
-def dual(env: InventoryMulti, demand: Tensor, units: Tensor, room: Tensor, own: Tensor) -> Tensor:
+def dual(env: MultiStore, demand: Tensor, units: Tensor, room: Tensor, own: Tensor) -> Tensor:
     """The bound (n,) at prices of room (n, T) and of opening units (n, K, S), these in shares of a sale's worth."""
     c, days = env.config, env.max_steps
     margin, cost = env.margin.double()[:, None], float(c.order_cost)

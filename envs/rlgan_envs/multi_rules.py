@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
 
 from rlgan.core.protocols import Bound, Policy, State
 from rlgan_envs.clairvoyant import Clairvoyant
-
-if TYPE_CHECKING:
-    from rlgan_envs.inventory_multi import InventoryMulti
+from rlgan_envs.multi_store import MultiStore
 
 Rule = Callable[[Tensor, Tensor], Tensor]
 """Days of mean demand to order (..., K), of positions (..., K) in such days, by parameters (..., K, P)."""
@@ -43,7 +40,7 @@ def reorder(position: Tensor, parameters: Tensor) -> Tensor:
     return (level - position).where(position <= parameters[..., 0], 0.0)
 
 
-def rules(env: InventoryMulti) -> dict[str, Policy | Bound]:
+def rules(env: MultiStore) -> dict[str, Policy | Bound]:
     """Random orders, three tuned rules, the bound."""
 
     def levels(*values: float) -> Tensor:
@@ -69,7 +66,7 @@ def rules(env: InventoryMulti) -> dict[str, Policy | Bound]:
     }
 
 
-def tuned(env: InventoryMulti, rule: Rule, grid: Tensor) -> Policy:
+def tuned(env: MultiStore, rule: Rule, grid: Tensor) -> Policy:
     """The rule with the parameters of each item that earn most in simulation, found at the first call."""
     found: list[Tensor] = []
 
@@ -81,7 +78,7 @@ def tuned(env: InventoryMulti, rule: Rule, grid: Tensor) -> Policy:
     return policy
 
 
-def tune(env: InventoryMulti, rule: Rule, grid: Tensor) -> tuple[Tensor, float]:
+def tune(env: MultiStore, rule: Rule, grid: Tensor) -> tuple[Tensor, float]:
     """Parameters (K, P) among ``grid`` (C, P) for each item, and what an episode with them earns.
 
     Items share nothing but room. So each is tuned alone in a store without walls, where room has a price, and the price
@@ -99,9 +96,7 @@ def tune(env: InventoryMulti, rule: Rule, grid: Tensor) -> tuple[Tensor, float]:
     return candidates[winner], float(together[winner])
 
 
-def simulate(
-    env: InventoryMulti, rule: Rule, parameters: Tensor, day: Tensor, capacity: float
-) -> tuple[Tensor, Tensor]:
+def simulate(env: MultiStore, rule: Rule, parameters: Tensor, day: Tensor, capacity: float) -> tuple[Tensor, Tensor]:
     """What each item earns in an episode, and its mean stock in the evening, (C, K), over episodes from days (n,).
 
     ``parameters`` are (C, 1, 1, P) or, for each item, (C, 1, K, P).
@@ -119,7 +114,7 @@ def simulate(
     return earned.mean(1), (held / env.max_steps).mean(1)  # type: ignore[union-attr]
 
 
-def decide(env: InventoryMulti, rule: Rule, parameters: Tensor, stock: Tensor, coming: Tensor, mean: Tensor) -> Tensor:
+def decide(env: MultiStore, rule: Rule, parameters: Tensor, stock: Tensor, coming: Tensor, mean: Tensor) -> Tensor:
     """The env's action (..., K) that is nearest to what a rule orders."""
     position = (stock + coming.sum(-1)) / mean.clamp(min=1e-6)
     return env.action(rule(position, parameters).clamp(min=0) * mean, mean)
