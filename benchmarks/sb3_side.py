@@ -90,6 +90,12 @@ def sac() -> SAC:
     return SAC("MlpPolicy", gymnasium.make("Pendulum-v1"), learning_rate=1e-3, seed=0, device="cpu")
 
 
+def halfcheetah(learning_starts: int) -> SAC:
+    """The zoo's settings for HalfCheetah, which are the defaults, but for the start of learning."""
+    env = gymnasium.make("HalfCheetah-v5")
+    return SAC("MlpPolicy", env, learning_starts=learning_starts, seed=0, device="cpu")
+
+
 def td3(learning_starts: int) -> TD3:
     """The zoo's settings for Pendulum-v1, but for the start of learning."""
     return TD3(
@@ -170,6 +176,7 @@ def main() -> None:
         "dqn-cartpole": (cartpole, 256),
         "dqn-breakout": (lambda: breakout(args.learning_starts, args.steps), 4),
         "sac-pendulum": (sac, 4),
+        "sac-halfcheetah": (lambda: halfcheetah(args.learning_starts), 4),
         "td3-pendulum": (lambda: td3(args.learning_starts), 4),
         "ppo-cartpole": (ppo_cartpole, 256),
         "a2c-cartpole": (a2c_cartpole, 40),

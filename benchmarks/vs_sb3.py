@@ -2,7 +2,7 @@
 
 Same algorithm, same settings; only the number of env copies is each side's own choice. A round runs every side once, so
 a round's ratio is between numbers taken minutes apart on the same machine. Beside them runs the limit: a bare loop
-(`bare_side.py`) without a toolkit around it. Rows:
+(`bare_side.py`) without a toolkit around it, eager beside the eager row and compiled beside the captured one. Rows:
 
 dqn-cartpole      steady steps/s, the zoo's settings (128 updates of 64 per 256 steps, 256-256)
 dqn-breakout      steps/s while learning on the real game (32 per 4 steps, NatureCNN), exploration over
@@ -11,9 +11,10 @@ td3-pendulum      the same with the zoo's (400-300, gamma 0.98), but that learni
 ppo-cartpole      steady steps/s, the zoo's settings (8 copies x 32 rows, 20 epochs of 256, 64-64 twice)
 a2c-cartpole      steady steps/s, the zoo's settings (8 copies x 5 rows)
 ppo-breakout      steps/s on the real game, the zoo's settings (8 copies x 128 rows, 4 epochs of 4 x 256, NatureCNN)
-process-ppo-cartpole  seconds of a whole process for 100,000 steps of ppo-cartpole, as process-cartpole
+sac-halfcheetah   steps/s while learning on HalfCheetah-v5, the zoo's settings, but that learning starts at 1,000 steps
+process-ppo-cartpole  seconds of a whole process for 100,000 steps of ppo-cartpole, as process-cartpole; capture=compile
+                  finds the compiler's cache warm from its trial, every other process finds none
 process-cartpole  seconds of a whole process for 50,000 steps: start-up, learning, 20 games of evaluation, saved model
-
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ THREADS = (1, 2)
 PATIENCE = 3
 """A trial that takes this many times as long as the fastest one of its side is given up: beside other work, two threads
 can spin on barriers and fall to a hundredth."""
-PEER, BARE = "sb3", "bare"
-SCRIPTS = {PEER: "sb3_side.py", BARE: "bare_side.py"}
+PEER = "sb3"
+BARE = {"eager": "bare", "compile": "bare compile"}
+"""The bare loop beside each capture mode, where there is one."""
+SCRIPTS = {PEER: ("sb3_side.py",), "bare": ("bare_side.py",), "bare compile": ("bare_side.py", "--compile")}
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ class Row:
     trial: int = 0
     """Steps of the trials that choose the thread count."""
     unit: str = "steps/s"
-    bare: bool = True
-    """Whether there is a bare loop."""
+    bare: tuple[str, ...] = ("eager", "compile")
+    """Capture modes beside which a bare loop runs."""
 
 
 NO_CHECKPOINTS = "checkpoint.every=1G"
@@ -66,7 +69,9 @@ ZOO = ("agent=dqn", "env=cartpole", "preset=cartpole-zoo")
 PENDULUM = ("env=pendulum", "preset=pendulum", NO_CHECKPOINTS, "record.every=400", "eval.episodes=1")
 PPO = ("agent=ppo", "env=cartpole")
 ROWS = {
-    "dqn-cartpole": Row((*ZOO, NO_CHECKPOINTS), 50_000, ("eager", "compile"), warm=10_000, trial=20_000),
+    "dqn-cartpole": Row(
+        (*ZOO, NO_CHECKPOINTS), 50_000, ("eager", "compile"), warm=10_000, trial=20_000, bare=("eager",)
+    ),
     "dqn-breakout": Row(
         (
             *("agent=dqn", "env=breakout", "preset=breakout-1m", NO_CHECKPOINTS, "record.every=400"),
@@ -79,6 +84,7 @@ ROWS = {
         warm=3_000,
         learning_starts=2_000,
         trial=5_000,
+        bare=("eager",),
     ),
     "sac-pendulum": Row((*PENDULUM, "agent=sac"), 6_000, ("eager", "compile"), warm=2_000, trial=4_000),
     "td3-pendulum": Row(
@@ -89,14 +95,20 @@ ROWS = {
         learning_starts=1_000,
         trial=4_000,
     ),
-    "ppo-cartpole": Row((*PPO, NO_CHECKPOINTS), 100_000, ("eager", "compile"), warm=20_000, trial=50_000, bare=False),
-    "a2c-cartpole": Row(
-        ("agent=a2c", "env=cartpole", NO_CHECKPOINTS),
-        500_000,
+    "sac-halfcheetah": Row(
+        (
+            *("agent=sac", "env=gym:HalfCheetah-v5", "preset=halfcheetah", "agent.learning_starts=1000"),
+            *(NO_CHECKPOINTS, "record.every=400", "eval.episodes=1"),
+        ),
+        6_000,
         ("eager", "compile"),
-        warm=50_000,
-        trial=150_000,
-        bare=False,
+        warm=2_000,
+        learning_starts=1_000,
+        trial=4_000,
+    ),
+    "ppo-cartpole": Row((*PPO, NO_CHECKPOINTS), 100_000, ("eager", "compile"), warm=20_000, trial=50_000),
+    "a2c-cartpole": Row(
+        ("agent=a2c", "env=cartpole", NO_CHECKPOINTS), 500_000, ("eager", "compile"), warm=50_000, trial=150_000
     ),
     "ppo-breakout": Row(
         ("agent=ppo", "env=breakout", NO_CHECKPOINTS, "record.every=1024", "eval.episodes=1"),
@@ -104,10 +116,10 @@ ROWS = {
         ("eager",),
         warm=2_048,
         trial=6_144,
-        bare=False,
+        bare=("eager",),
     ),
-    "process-ppo-cartpole": Row(PPO, 100_000, ("auto",), trial=20_000, unit="s", bare=False),
-    "process-cartpole": Row(ZOO, 50_000, ("auto",), trial=10_000, unit="s", bare=False),
+    "process-ppo-cartpole": Row(PPO, 100_000, ("auto", "compile"), trial=20_000, unit="s", bare=()),
+    "process-cartpole": Row(ZOO, 50_000, ("auto",), trial=10_000, unit="s", bare=()),
 }
 
 
@@ -117,13 +129,14 @@ def command(name: str, side: str, threads: int, steps: int, folder: Path) -> lis
     if side in SCRIPTS:
         numbers = {"steps": steps, "warm": row.warm, "learning-starts": row.learning_starts, "threads": threads}
         flags = [word for key, value in numbers.items() for word in (f"--{key}", str(value))]
-        return [sys.executable, str(HERE / SCRIPTS[side]), name, *flags]
+        script, *more = SCRIPTS[side]
+        return [sys.executable, str(HERE / script), name, *flags, *more]
     words = [*row.words, f"steps={steps}", f"capture={side}", f"threads={threads}", f"dir={folder}"]
     return [sys.executable, "-m", "rlgan", "run", *words]
 
 
-def measure(name: str, side: str, threads: int, steps: int, limit: float | None = None) -> float:
-    """Run one process and give its steps/s, or its seconds.
+def measure(name: str, side: str, threads: int, steps: int, warm: str, limit: float | None = None) -> float:
+    """Run one process and give its steps/s, or its seconds. ``warm`` is where the compiler's cache stays.
 
     Raises:
         subprocess.TimeoutExpired: it took longer than ``limit`` seconds.
@@ -131,9 +144,11 @@ def measure(name: str, side: str, threads: int, steps: int, limit: float | None 
     row = ROWS[name]
     with tempfile.TemporaryDirectory() as top:
         folder = Path(top) / "run"
+        cache = warm if "compile" in side else top
         began = time.perf_counter()
         words = command(name, side, threads, steps, folder)
-        done = subprocess.run(words, capture_output=True, text=True, timeout=limit)
+        surroundings = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache}
+        done = subprocess.run(words, capture_output=True, text=True, timeout=limit, env=surroundings)
         seconds = time.perf_counter() - began
         if done.returncode:
             raise SystemExit(f"{shlex.join(done.args)}\nended with {done.returncode}:\n{done.stderr[-2000:]}")
@@ -152,14 +167,14 @@ def slope(path: Path, warm: int) -> float:
     return (last["step"] - first["step"]) / (last["time"]["wall"] - first["time"]["wall"])
 
 
-def trial(name: str, side: str, steps: int) -> dict[int, float]:
+def trial(name: str, side: str, steps: int, warm: str) -> dict[int, float]:
     """Measure one side at each thread count."""
     found: dict[int, float] = {}
     fastest: float | None = None
     for threads in THREADS:
         began = time.perf_counter()
         try:
-            found[threads] = measure(name, side, threads, steps, fastest and PATIENCE * fastest)
+            found[threads] = measure(name, side, threads, steps, warm, fastest and PATIENCE * fastest)
         except subprocess.TimeoutExpired:
             print(f"{name}  trial  {label(side):14} {threads} threads  given up, too slow", flush=True)
             continue
@@ -174,17 +189,19 @@ def trial(name: str, side: str, steps: int) -> dict[int, float]:
 def compare(name: str, rounds: int, steps: int, captures: tuple[str, ...]) -> dict[str, Any]:
     """Choose each side's thread count by trials, then run the rounds."""
     row = ROWS[name]
-    sides = (PEER, *captures, *([BARE] if row.bare else []))
+    limits = {side: BARE[side] for side in captures if side in row.bare}
+    sides = (PEER, *captures, *limits.values())
     better = min if row.unit == "s" else max
-    trials = {side: trial(name, side, min(row.trial, steps)) for side in sides}
-    best = {side: better(found, key=lambda t: found[t]) for side, found in trials.items()}
     raw: dict[str, list[float]] = {side: [] for side in sides}
     loads = []
-    for number in range(1, rounds + 1):
-        for side in sides:
-            loads.append(round(os.getloadavg()[0], 2))
-            raw[side].append(measure(name, side, best[side], steps))
-            print(f"{name}  round {number}  {label(side):14} {raw[side][-1]:10.1f} {row.unit}", flush=True)
+    with tempfile.TemporaryDirectory() as warm:
+        trials = {side: trial(name, side, min(row.trial, steps), warm) for side in sides}
+        best = {side: better(found, key=lambda t: found[t]) for side, found in trials.items()}
+        for number in range(1, rounds + 1):
+            for side in sides:
+                loads.append(round(os.getloadavg()[0], 2))
+                raw[side].append(measure(name, side, best[side], steps, warm))
+                print(f"{name}  round {number}  {label(side):14} {raw[side][-1]:10.1f} {row.unit}", flush=True)
     medians = {side: statistics.median(values) for side, values in raw.items()}
     ratios = {side: [own / peer for own, peer in zip(raw[side], raw[PEER], strict=True)] for side in captures}
     folder = Path("RUN")
@@ -196,9 +213,9 @@ def compare(name: str, rounds: int, steps: int, captures: tuple[str, ...]) -> di
         "trials": {label(side): found for side, found in trials.items()},
         "raw": {label(side): values for side, values in raw.items()},
         "median": {label(side): value for side, value in medians.items()},
-        "ratio_of_medians": {label(side): medians[side] / medians[PEER] for side in captures},
+        "ratio_of_medians": {label(side): medians[side] / medians[PEER] for side in (*captures, *limits.values())},
         "ratios_by_round": {label(side): values for side, values in ratios.items()},
-        "share_of_bare": {label(side): medians[side] / medians[BARE] for side in captures} if row.bare else {},
+        "share_of_bare": {label(side): medians[side] / medians[bare] for side, bare in limits.items()},
         "load_before_each": loads,
         "commands": {label(s): shown(command(name, s, best[s], steps, folder)) for s in sides},
         "machine": machine.describe(),
