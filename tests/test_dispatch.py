@@ -398,6 +398,7 @@ PUBLISHED = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("drivers", PUBLISHED)
 def test_references_serve_what_is_published(drivers):
     env = make(drivers=drivers, matching="hungarian")
@@ -425,6 +426,7 @@ def test_references_rank_as_published():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_the_known_scores_hold():
     env = make(matching="hungarian")
     for score in Registry().get("envs", "dispatch").scores:

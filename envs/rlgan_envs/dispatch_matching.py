@@ -87,22 +87,21 @@ def greedy(
     price = value.masked_fill(left == 0, torch.inf)
     cheapest = reach.cheapest(price).flatten(1).index_select(1, (place * n + first).flatten()).view(-1, n, window)
     turns = (offers.permute(2, 0, 1) - cheapest).amax(0).argsort(dim=1, descending=True, stable=True)
-    place = place.gather(1, turns)
-    row = first * window + turns
+    place, row = place.gather(1, turns).t().contiguous(), (first * window + turns).t().contiguous()
     offers = offers.flatten(0, 1).index_select(1, reach.ring)
     asked, counts, got = [], [], []
     for turn in range(window):
-        cells = reach.near.index_select(0, place[:, turn])
-        score, best = (offers.index_select(0, row[:, turn]) - price.gather(1, cells)).max(1, keepdim=True)
+        cells = reach.near.index_select(0, place[turn])
+        score, best = (offers.index_select(0, row[turn]) - price.gather(1, cells)).max(1, keepdim=True)
         chosen, taken = cells.gather(1, best), score > least
         count = left.gather(1, chosen)
-        for parts, part in zip((asked, counts, got), (chosen, count, taken), strict=True):
-            parts.append(part)
+        asked.append(chosen)
+        counts.append(count)
+        got.append(taken)
         count = count - taken.long()
         left.scatter_(1, chosen, count)
         price.scatter_(1, chosen, torch.where(count > 0, value.gather(1, chosen), torch.inf))
-    asked, counts, got = (torch.cat(parts, 1) for parts in (asked, counts, got))
-    sent = torch.where(got, stop.gather(1, asked) - counts, drivers)
+    sent = torch.where(torch.cat(got, 1), stop.gather(1, torch.cat(asked, 1)) - torch.cat(counts, 1), drivers)
     found = F.pad(line, (0, 1), value=drivers).gather(1, sent)
     given = torch.full((n, orders + 1), drivers, device=device)
     return given.scatter_(1, seen.gather(1, turns), found)[:, :orders]
