@@ -84,9 +84,7 @@ def draw(plane: Sequence[str], runs: Sequence[dict[str, Any]], points: Mapping[s
     for who, known in points.items():
         if len(known) == 1:
             axes.axhline(known[0], color=_GREY, linewidth=1.1, linestyle=(0, (5, 3)))
-            axes.annotate(
-                who, (0.995, known[0]), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=_GREY
-            )
+            axes.annotate(who, (0.01, known[0]), xycoords=("axes fraction", "data"), va="bottom", color=_GREY)
         else:
             axes.plot(*known, "D", color=_INK, markersize=6)
             _name(axes, who, known, _INK)
@@ -96,7 +94,7 @@ def draw(plane: Sequence[str], runs: Sequence[dict[str, Any]], points: Mapping[s
     axes.set_axisbelow(True)
     axes.tick_params(colors="#555b66", length=0)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper right", title="temperatures")
+    axes.legend(loc="best", title="temperatures", framealpha=0.9, edgecolor="none")
     return figure
 
 
