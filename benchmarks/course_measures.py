@@ -110,7 +110,7 @@ def play(agent: Any, n: int) -> dict[str, Tensor]:
 
 def game_gradients(net: Any, games: dict[str, Tensor], credit: Tensor) -> Tensor:
     """Gradient (n, P) of each game's sum of ``credit log pi(draw)`` by the policy's parameters; credit is (T, n)."""
-    weights, found = list(net.policy.parameters()), []
+    weights, found = [*net.hidden.parameters(), *net.policy.parameters()], []
     for i, rows in enumerate(games["played"].T):
         parameters, _ = net.evaluate({"obs": games["obs"][rows, i]})
         log_prob = net.distribution.log_prob(parameters, games["draw"][rows, i])

@@ -103,7 +103,7 @@ def first_batch(module, observation, action, copies=8, gain=1.0, **settings):
     config = getattr(module, f"{name}Config")(**settings)
     agent = getattr(module, name)(Spaces(observation, action, 10_000, env.stack), config, CPU)
     with torch.no_grad():
-        agent.net.policy.layers[-1].weight.mul_(gain)
+        agent.net.policy.weight.mul_(gain)
     stream = Stream(env, agent.act, agent.carry)
     stream.begin()
     return agent, make_source(agent.phases()[0], stream).next()
@@ -148,7 +148,7 @@ def test_advantages_of_a_rollout_by_hand():
     agent = ppo.PPO(Spaces(VECTOR, Discrete(2), 100), config, CPU)
     for p in agent.net.value.parameters():
         nn.init.zeros_(p)
-    nn.init.constant_(agent.net.value.layers[-1].bias, 8.0)  # V of the observation after the last row
+    nn.init.constant_(agent.net.value.bias, 8.0)  # V of the observation after the last row
     no = torch.zeros(3, 1, dtype=torch.bool)
     rollout = {
         "obs": torch.zeros(4, 1, 4),
@@ -220,14 +220,15 @@ def test_refusals_say_why(module):
 
 def test_layers_start_orthogonal():
     net = ppo.PPO(Spaces(VECTOR, Discrete(3), 100), ppo.PPOConfig(), CPU).net
-    hidden, last = net.policy.layers[1].weight, net.policy.layers[-1].weight
-    assert torch.allclose(hidden @ hidden.T, 2 * torch.eye(64), atol=1e-4)
+    hidden, last = net.hidden.weights[1], net.policy.weight
+    assert hidden.shape == (2, 64, 64)
+    assert torch.allclose(hidden @ hidden.mT, 2 * torch.eye(64), atol=1e-4)
     assert torch.allclose(last @ last.T, 1e-4 * torch.eye(3), atol=1e-7)
-    assert float(net.value.layers[-1].weight.norm()) == pytest.approx(1.0, abs=1e-5)
+    assert float(net.value.weight.norm()) == pytest.approx(1.0, abs=1e-5)
     frames = ppo.PPO(Spaces(FRAMES, Discrete(3), 100, 4), ppo.PPOConfig(), CPU).net
     conv = frames.encoder.images["0"].conv2.weight.flatten(1)
     assert torch.allclose(conv @ conv.T, 2 * torch.eye(64), atol=1e-4)
-    assert len(frames.policy.layers) == len(frames.value.layers) == 1
+    assert len(frames.hidden.weights) == 0 and frames.policy.in_features == frames.value.in_features == 512
 
 
 def test_reinforce_loss_by_hand():

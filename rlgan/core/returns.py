@@ -26,12 +26,11 @@ def gae(
     """
     delta = reward + gamma * next_value.masked_fill(terminated, 0.0) - value
     decay = gamma * lam * (~(terminated | truncated)).to(delta.dtype)
-    advantage = torch.empty_like(delta)
-    running = torch.zeros_like(delta[0])
-    for t in range(len(delta) - 1, -1, -1):
-        running = torch.addcmul(delta[t], decay[t], running)
-        advantage[t] = running
-    return advantage
+    running, backward = torch.zeros_like(delta[0]), []
+    for step, share in zip(reversed(delta.unbind()), reversed(decay.unbind()), strict=True):
+        running = torch.addcmul(step, share, running)
+        backward.append(running)
+    return torch.stack(backward[::-1])
 
 
 def lambda_returns(

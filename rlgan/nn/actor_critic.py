@@ -18,7 +18,7 @@ from rlgan.core.protocols import Batch, Observation, mapped
 from rlgan.errors import UsageError
 from rlgan.nn import value_heads
 from rlgan.nn.distributions import DiagonalGaussian, distribution_over, forbid
-from rlgan.nn.torsos import MLP, Precision, image_network, tanh
+from rlgan.nn.torsos import MLP, Precision, image_network, side_by_side, tanh
 
 Memory = Literal["none", "gru", "lstm"]
 
@@ -62,17 +62,20 @@ class ActorCritic(nn.Module):
         layers = () if self.encoder.shared and not self.memory else hidden
         gaussian = isinstance(self.distribution, DiagonalGaussian)
         outputs = self.distribution.size // 2 if gaussian else self.distribution.size
-        self.policy = MLP(width, layers, outputs, tanh)
-        self.value = MLP(width, layers, 1, tanh)
+        policy, value = MLP(width, layers, outputs, tanh), MLP(width, layers, 1, tanh)
         self.log_std = nn.Parameter(torch.zeros(outputs)) if gaussian else None
-        self.to(device)
+        for part in (self, policy, value):
+            part.to(device)
         for layer in self.encoder.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 weight = nn.init.orthogonal_(torch.empty(layer.weight.shape, device=device), math.sqrt(2))
                 layer.weight.data.copy_(weight)  # whose layout may be channels last
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        self.policy.start(0.01)
-        self.value.start(1.0)
+        policy.start(0.01)
+        value.start(1.0)
+        self.hidden = Twins(policy, value)
+        *_, self.policy = policy.layers
+        *_, self.value = value.layers
 
     def carry(self, n: int) -> tuple[Tensor, ...] | None:
         """Fresh recurrent state of n copies, or None."""
@@ -99,7 +102,8 @@ class ActorCritic(nn.Module):
             x = carry[0]
         else:
             x, carry = self._sequence(obs, carry, first)
-        parameters, value = self.policy(x), self.value(x).squeeze(-1)
+        before_policy, before_value = self.hidden(x)
+        parameters, value = self.policy(before_policy), self.value(before_value).squeeze(-1)
         if self.log_std is not None:
             parameters = torch.cat([parameters, self.log_std.expand_as(parameters)], -1)
         if first is not None:
@@ -135,6 +139,26 @@ class ActorCritic(nn.Module):
             carry = self._remember(encoded[t], tuple(c * going[t] for c in carry))
             seen.append(carry[0])
         return torch.cat(seen), carry
+
+
+class Twins(nn.Module):
+    """The hidden layers of two MLPs with tanh on one input, (B, inputs) to (2, B, width), as they are when given.
+
+    Each layer is one batched product: of products as small as these, two take twice as long as one.
+    """
+
+    def __init__(self, *nets: MLP) -> None:
+        super().__init__()
+        pairs = list(zip(*(net.layers[:-1] for net in nets), strict=True))
+        self.weights = nn.ParameterList(side_by_side([layer.weight.T for layer in pair]) for pair in pairs)
+        self.biases = nn.ParameterList(side_by_side([layer.bias[None] for layer in pair]) for pair in pairs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply both."""
+        x = x.expand(2, *x.shape)
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            x = tanh(torch.baddbmm(bias, x, weight))
+        return x
 
 
 class Encoder(nn.Module):

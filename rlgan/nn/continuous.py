@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlgan.core.protocols import Spaces
-from rlgan.nn.torsos import MLP
+from rlgan.nn.torsos import MLP, side_by_side
 
 Carry = tuple[Tensor, ...] | None
 LOG_STD = (-20.0, 2.0)
@@ -92,8 +92,8 @@ class Critics(nn.Module):
         super().__init__()
         self.dtype = dtype
         stacks = [[nn.Linear(a, b) for _ in range(count)] for a, b in pairwise((inputs, *hidden, outputs))]
-        self.weights = nn.ParameterList(_parameter([layer.weight.T for layer in stack]) for stack in stacks)
-        self.biases = nn.ParameterList(_parameter([layer.bias[None] for layer in stack]) for stack in stacks)
+        self.weights = nn.ParameterList(side_by_side([layer.weight.T for layer in stack]) for stack in stacks)
+        self.biases = nn.ParameterList(side_by_side([layer.bias[None] for layer in stack]) for stack in stacks)
 
     def forward(self, x: Tensor) -> Tensor:
         """Values by all networks."""
@@ -113,10 +113,6 @@ class Critics(nn.Module):
             x = torch.bmm(x.to(dtype), weight.to(dtype)).add_(bias.to(dtype))
             x = x.relu_() if i < last else x
         return x
-
-
-def _parameter(layers: list[Tensor]) -> nn.Parameter:
-    return nn.Parameter(torch.stack(layers).detach().contiguous())
 
 
 def networks(

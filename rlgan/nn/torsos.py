@@ -74,6 +74,11 @@ class MLP(nn.Module):
         return last(x.float())
 
 
+def side_by_side(layers: list[Tensor]) -> nn.Parameter:
+    """One parameter (E, ...) for the same layer of E networks, whose batched product is one kernel."""
+    return nn.Parameter(torch.stack(layers).detach().contiguous())
+
+
 class NatureCNN(nn.Module):
     """The network of Mnih et al. (2015): three convolutions and 512 units, (B, S, 84, 84) uint8 to (B, outputs).
 
