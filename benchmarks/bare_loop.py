@@ -85,6 +85,8 @@ def compiler(wanted: bool) -> Callable[[Any], Any]:
     if not wanted:
         return lambda fn: fn
     import torch._dynamo.config as dynamo
+    import torch._inductor.config as inductor
 
+    inductor.size_asserts = False
     dynamo.trace_autograd_ops = True  # one graph from the loss to the step
     return lambda fn: torch.compile(fn, dynamic=False)

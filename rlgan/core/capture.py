@@ -21,6 +21,7 @@ def capture(fn: Callable[..., Any], mode: Captured) -> Callable[..., Any]:
         import torch._inductor.config as inductor
 
         inductor.fallback_random = True
+        inductor.size_asserts = False  # of every tensor in every call: 629 to 590 us for an iteration of A2C
         if hasattr(dynamo, "trace_autograd_ops"):
             # one graph from the loss to the step instead of a break at every gradient: 745 to 570 us for a small DQN
             dynamo.trace_autograd_ops = True
