@@ -89,10 +89,9 @@ class ActorCritic(nn.Module):
 
         In a sequence the carry is fresh again at each ``first``.
         """
+        outer, mask = None if first is None else first.shape, None
         if self.rows:
-            parameters, value = self.policy(obs.flatten(0, 1)), self.value(obs.flatten(0, 1)).squeeze(-1)
-            return parameters.unflatten(0, obs.shape[:2]), value.view(obs.shape[:2]), None
-        mask = None
+            outer, obs = obs.shape[:2], obs.flatten(0, 1)
         if self.masked:
             obs, mask = obs["obs"], obs["action_mask"]
         if self.memory is None:
@@ -106,8 +105,8 @@ class ActorCritic(nn.Module):
         parameters, value = self.policy(before_policy), self.value(before_value).squeeze(-1)
         if self.log_std is not None:
             parameters = torch.cat([parameters, self.log_std.expand_as(parameters)], -1)
-        if first is not None:
-            parameters, value = parameters.unflatten(0, first.shape), value.unflatten(0, first.shape)
+        if outer is not None:
+            parameters, value = parameters.unflatten(0, outer), value.unflatten(0, outer)
         if mask is not None:
             parameters = forbid(parameters, mask)
         return parameters, value, carry
