@@ -66,8 +66,7 @@ def test_bars_by_hand_without_costs(made):
     # half in A, which doubles, and half in B, which halves; then A stays and B gains a half; then A halves
     total, state = play(later, holding(0, 0.5, 0.5))
     assert math.exp(total) == pytest.approx((0.5 * 2 + 0.5 * 0.5) * (0.5 + 0.5 * 1.5) * (0.5 * 0.5 + 0.5), rel=1e-12)
-    # cash in the first bar to half and half, A at 1 of 1.25 back to a half, B at .75 of 1.25
-    turnover = 2 * 0.5 + 0.5 + 2 * (1 / 1.25 - 0.5) + 2 * (0.75 / 1.25 - 0.5) - 0.5
+    # cash buys both; A at 1 and B at .25 of 1.25 go back to halves, then A at .5 and B at .75
     found = {name: float(value) for name, value in later.metrics(state).items()}
     assert found == {
         "growth": pytest.approx(total / 3),
@@ -76,7 +75,6 @@ def test_bars_by_hand_without_costs(made):
         "drawdown": pytest.approx(0.25),
         "out_of_range": 0.0,
     }
-    assert turnover > 0
     references = later.references()
     assert math.exp(play(later, references["cash"])[0]) == pytest.approx(1)
     assert math.exp(play(later, references["buy-and-hold"])[0]) == pytest.approx(0.5 * 1 + 0.5 * 6 / 8)
