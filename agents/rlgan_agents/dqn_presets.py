@@ -91,7 +91,7 @@ PRESETS = (
     Preset("bricks", "bricks", BRICKS, True, "random play scores 0.4; expect 10 bricks a game by 40k steps"),
     Preset("acrobot", "acrobot", ACROBOT, True, "random play scores -499; expect -92 to -79, in a minute or two"),
     Preset(
-        "mountaincar", "mountaincar", MOUNTAINCAR, True, "the settings of RL-Zoo, which scores -101; random play -200"
+        "mountaincar", "mountaincar", MOUNTAINCAR, True, "the settings of RL-Zoo; expect -140 to -110, random play -200"
     ),
     Preset("lunarlander", "gym:LunarLander-v3", LUNARLANDER, True, "the settings of RL-Zoo, which scores 154"),
     Preset("breakout-1m", "breakout", BREAKOUT_1M, True, "random play scores 1.7; expect 3 by 180k, 15 by 450k"),
