@@ -68,7 +68,7 @@ class Evening(NamedTuple):
     excess: Tensor
     earned: Tensor
     part: Tensor
-    """What the store earned by the item: its own, and minus what its delivery has cost others, who were pushed out."""
+    """What the store earned by the item: its own, less what its delivery cost others, whose own found no room."""
 
 
 class MultiStore:
