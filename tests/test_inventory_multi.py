@@ -90,12 +90,12 @@ def test_deliveries_that_do_not_fit_shrink_by_one_ratio(tmp_path):
     assert after.stock.tolist() == [2 + 5, 3 + 3] and after.excess.tolist() == [4, 2]
     earned = [2 * 4 - 0.5 * 6 * 4 - 0.003 * 7, -0.5 * 4 * 2 - 0.005 * 6]
     assert after.earned.tolist() == pytest.approx(earned)
-    # without the first's 2 and 9 all of the second's 10 fit, and the other way round
+    # without the first's 9 all of the second's 10 fit, without the second's the first's 9 do
     pushed = 1 - 12 / 19
     assert after.part.tolist() == pytest.approx([earned[0] - 20 * 0.5 * pushed, earned[1] - 54 * 0.5 * pushed])
     after = env.evening(*(torch.tensor(x, dtype=F64) for x in ([4, 3], [[9, 0], [5, 0]], [0, 0], [2, 0])), 12.0)
-    # 4 are free for 19; without the first's 2 they are 6 for 10, without the second's 6 they are 10 for 9
-    pushed = 1 - 4 / 19 - (1 - 6 / 10), 1 - 4 / 19
+    # 4 are free for 19, for 10 without the first's delivery, for 9 without the second's
+    pushed = 4 / 10 - 4 / 19, 4 / 9 - 4 / 19
     parts = [float(after.earned[0]) - 20 * 0.5 * pushed[0], float(after.earned[1]) - 54 * 0.5 * pushed[1]]
     assert after.part.tolist() == pytest.approx(parts)
 
