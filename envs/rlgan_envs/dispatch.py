@@ -265,7 +265,7 @@ def rlgan_specs() -> Iterable[EnvSpec]:
         Dispatch,
         DispatchConfig,
         "which driver serves which order in a city of 9 x 9 cells: one value per cell decides who is sent",
-        extra="dispatch",
+        extra="scipy",
         scores=(
             Score("random", 46.4, "mean of 2,000 days, 25 drivers, Hungarian matching"),
             Score("nearest", 46.9, "the same"),

@@ -110,7 +110,7 @@ def plan(env: InventorySerial, demand: np.ndarray) -> tuple[float, np.ndarray]:
     try:
         from scipy.optimize import linprog
     except ImportError as error:
-        raise UsageError('the bound of inventory-serial needs scipy: run pip install "rlgan[bounds]"') from error
+        raise UsageError('the bound of inventory-serial needs scipy: run pip install "rlgan[scipy]"') from error
     c, T, M = env.config, env.max_steps, env.stages
     unit = np.eye((M + 1) * T).reshape(M + 1, T, -1)
     sold, shipped = unit[0], unit[1:]  # (T, V), (M, T, V)
