@@ -13,7 +13,8 @@ from rlgan.core.vec import VecEnv
 from rlgan.registry import Registry
 from rlgan.testing import EnvConformance
 from rlgan_envs import serial_rules
-from rlgan_envs.inventory_serial import InventorySerial, InventorySerialConfig
+from rlgan_envs.inventory_serial import InventorySerial
+from rlgan_envs.serial_chain import InventorySerialConfig
 
 F64 = torch.float64
 

@@ -6,7 +6,7 @@ Shapes: C candidates, n copies, M stages, T periods.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +14,7 @@ from torch import Generator, Tensor
 
 from rlgan.core.protocols import Bound, Policy, State
 from rlgan.errors import UsageError
-
-if TYPE_CHECKING:
-    from rlgan_envs.inventory_serial import InventorySerial
+from rlgan_envs.serial_chain import SerialChain
 
 ROUNDS, CANDIDATES, EPISODES = 12, 64, 128
 """Of the search: 12 rounds of 64 candidates, each of which plays 128 episodes: 98,304 episodes."""
@@ -26,7 +24,7 @@ PATHS = 256
 """Episodes over which the bound is averaged."""
 
 
-def orders(env: InventorySerial, levels: Tensor, state: State) -> Tensor:
+def orders(env: SerialChain, levels: Tensor, state: State) -> Tensor:
     """Orders (n, M) of echelon base-stock (Clark & Scarf 1960) with levels (n, M) or (M,).
 
     A stage orders so that all that it and those below it hold, await and owe to customers comes up to its level, but no
@@ -38,7 +36,7 @@ def orders(env: InventorySerial, levels: Tensor, state: State) -> Tensor:
     return ((levels - held).minimum(most) - state["waiting"][:, 1:]).clamp(min=0)
 
 
-def echelon_base_stock(env: InventorySerial) -> Policy:
+def echelon_base_stock(env: SerialChain) -> Policy:
     """The rule with the levels that `search` finds, at the first call."""
     found: list[Tensor] = []
 
@@ -50,7 +48,7 @@ def echelon_base_stock(env: InventorySerial) -> Policy:
     return policy
 
 
-def search(env: InventorySerial) -> tuple[Tensor, float]:
+def search(env: SerialChain) -> tuple[Tensor, float]:
     """Levels (M,) of whole units that earn most, and what an episode with them earns.
 
     By the cross-entropy method (Rubinstein 1999): draw levels from a normal distribution, play all of them against the
@@ -70,7 +68,7 @@ def search(env: InventorySerial) -> tuple[Tensor, float]:
     return best[0], float(earned.max())
 
 
-def simulate(env: InventorySerial, levels: Tensor, episodes: int, rng: Generator | None) -> Tensor:
+def simulate(env: SerialChain, levels: Tensor, episodes: int, rng: Generator | None) -> Tensor:
     """What an episode earns with each of the levels (C, M), on average, all against the same demand, (C,)."""
     each = levels.repeat_interleave(episodes, 0)
     state, total = env.reset(len(each), rng), torch.zeros(len(each), dtype=env.dtype, device=env.device)
@@ -84,7 +82,7 @@ def simulate(env: InventorySerial, levels: Tensor, episodes: int, rng: Generator
 class PerfectInformation(Bound):
     """What a plan earns that was made with all demand known, computed when it is first asked for; needs scipy."""
 
-    def __init__(self, env: InventorySerial) -> None:
+    def __init__(self, env: SerialChain) -> None:
         how = f"linear programme, mean of {PATHS} episodes"
         for name, value in (("env", env), ("how", how), ("source", "computed")):
             object.__setattr__(self, name, value)
@@ -92,13 +90,13 @@ class PerfectInformation(Bound):
     @cached_property
     def value(self) -> float:  # type: ignore[override]
         """Mean over drawn demand."""
-        env: InventorySerial = self.env  # type: ignore[attr-defined]
+        env: SerialChain = self.env  # type: ignore[attr-defined]
         rng = Generator(env.device).manual_seed(0)
         demand = torch.stack([env.demand.draw(PATHS, rng) for _ in range(env.max_steps)], 1)
         return float(np.mean([plan(env, path)[0] for path in demand.double().cpu().numpy()]))
 
 
-def plan(env: InventorySerial, demand: np.ndarray) -> tuple[float, np.ndarray]:
+def plan(env: SerialChain, demand: np.ndarray) -> tuple[float, np.ndarray]:
     """The most that an episode with the demand (T,) can earn, and shipments (T, M) that do.
 
     Unknowns are units shipped to each stage and units sold, in each period; stocks and what waits are sums of them. It
