@@ -1,4 +1,4 @@
-"""The native store alone: `inventory` with random orders on one core, with automatic reset and statistics.
+"""A native store alone, by default `inventory`, with random orders on one core, with automatic reset and statistics.
 
 Valid steps per second, eager and captured (several steps in one compiled call), of one process; ``--processes 2``: of
 two that run at once with one thread each, which is what two cores give. ``or-gym`` is OR-Gym's lost-sales chain,
@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -23,38 +24,49 @@ from torch import Tensor
 from rlgan.core.capture import capture
 from rlgan.core.vec import VecEnv
 from rlgan_envs.inventory import Inventory, InventoryConfig
+from rlgan_envs.inventory_multi import InventoryMulti, InventoryMultiConfig
+from rlgan_envs.inventory_serial import InventorySerial, InventorySerialConfig
 
+ENVS: dict[str, Callable[[], Any]] = {
+    "inventory": lambda: Inventory(InventoryConfig(), "cpu"),
+    "inventory-multi": lambda: InventoryMulti(InventoryMultiConfig(), "cpu"),
+    "inventory-serial": lambda: InventorySerial(InventorySerialConfig(), "cpu"),
+}
 UNROLL = 2
 """Steps in one compiled call."""
 
 
-def store(copies: int) -> VecEnv:
-    env = VecEnv(Inventory(InventoryConfig(), "cpu"), copies, "cpu")
+def store(name: str, copies: int) -> tuple[VecEnv, Callable[[], Tensor]]:
+    """The env, and random actions for it."""
+    env = VecEnv(ENVS[name](), copies, "cpu")
     env.reset(seed=0)
     env.rng = None
-    return env
+    space = env.single_action_space
+    if isinstance(space, gymnasium.spaces.Box):
+        high = torch.from_numpy(space.high)
+        return env, lambda: torch.rand(copies, *high.shape) * high
+    most = int(space.n if isinstance(space, gymnasium.spaces.Discrete) else space.nvec.max())
+    return env, lambda: torch.randint(most, (copies, *space.shape))
 
 
-def eager(copies: int, seconds: float) -> float:
-    env = store(copies)
-    orders = env.env.max_order + 1
-    return rate(lambda: env.step(torch.randint(orders, (copies,))), lambda: valid_steps(env), seconds)
+def eager(name: str, copies: int, seconds: float) -> float:
+    env, orders = store(name, copies)
+    return rate(lambda: env.step(orders()), lambda: valid_steps(env), seconds)
 
 
-def captured(copies: int, seconds: float) -> float:
-    env = store(copies)
-    orders = env.env.max_order + 1
+def captured(name: str, copies: int, seconds: float) -> float:
+    env, orders = store(name, copies)
 
     def steps(_: dict[str, Tensor]) -> Tensor:
         for _ in range(UNROLL):
-            obs = env.step(torch.randint(orders, (copies,)))[0]
+            obs = env.step(orders())[0]
         return obs
 
     call = capture(steps, "compile")
     return rate(lambda: call({}), lambda: valid_steps(env), seconds)
 
 
-def or_gym(copies: int, seconds: float) -> float:
+def or_gym(name: str, copies: int, seconds: float) -> float:
     """One env of OR-Gym with random orders; ImportError where it is missing."""
     # it was written for an old gym and an old NumPy
     sys.modules.update({"gym": gymnasium, "gym.spaces": gymnasium.spaces, "gym.utils": gymnasium.utils})
@@ -71,18 +83,19 @@ def or_gym(copies: int, seconds: float) -> float:
     return count / (time.perf_counter() - began)
 
 
-SIDES: dict[str, Callable[[int, float], float]] = {"eager": eager, "captured": captured, "or-gym": or_gym}
+SIDES: dict[str, Callable[[str, int, float], float]] = {"eager": eager, "captured": captured, "or-gym": or_gym}
 
 
-def measure(side: str, copies: int, seconds: float) -> float:
+def measure(side: str, name: str, copies: int, seconds: float) -> float:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    return SIDES[side](copies, seconds)
+    return SIDES[side](name, copies, seconds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sides", nargs="*", choices=SIDES, default=["eager", "captured"])
+    parser.add_argument("--env", choices=ENVS, default="inventory")
     parser.add_argument("--copies", type=int, default=16_384)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
@@ -90,7 +103,7 @@ def main() -> None:
     args = parser.parse_args()
     with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
         for side in args.sides:
-            jobs = [(side, args.copies, args.seconds)] * args.processes
+            jobs = [(side, args.env, args.copies, args.seconds)] * args.processes
             sums = [sum(pool.starmap(measure, jobs, chunksize=1)) for _ in range(args.rounds)]
             median, raw = statistics.median(sums), " ".join(f"{value:,.0f}" for value in sums)
             print(f"{side:9} median {median:12,.0f} valid steps/s, processes {args.processes}   raw {raw}")
