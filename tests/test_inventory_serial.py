@@ -21,7 +21,6 @@ F64 = torch.float64
 
 class TestInventorySerial(EnvConformance):
     env = "inventory-serial"
-    config = InventorySerialConfig(lead_times=(1, 0, 3))  # the kit makes episodes of 7 periods
 
 
 def chain(**settings):

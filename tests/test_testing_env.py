@@ -296,7 +296,7 @@ FAULTS = {
     Asks: r"reads tensors back in step, .*: `if tensor` at test_testing_env.py:\d+ \(if terminated.any\(\):\)",
     Items: r"reads tensors back in step, .*: item\(\) at test_testing_env.py:\d+ \(return state, reward - 0",
     Masks: r"reads tensors back in observe, .*: indexing with a mask at test_testing_env.py:\d+ \(seen\[late\] =",
-    OwnLimit: r"terminates every episode that gets to its max_steps=11: the time limit belongs to VecEnv",
+    OwnLimit: r"terminates every episode that gets to its max_steps=15: the time limit belongs to VecEnv",
     OutOfSpace: r"gives an observation at row \d+ that lies outside of Box.* in copy \d+: \[0.6",
     NotFinite: r"gives an observation at row 3 that is not finite in copy \d+",
     NanReward: r"gives a reward that is not finite \(copy \d+, row 4, reward nan\)",

@@ -187,7 +187,7 @@ def host_reads(s: EnvSubject) -> None:
 def time_limit(s: EnvSubject) -> None:
     """A time limit is a truncation, which VecEnv gives: an env does not terminate at its own ``max_steps``."""
     limited = any(field.name == "max_steps" for field in dataclasses.fields(s.config))
-    envs = [s.make(max_steps=steps) for steps in (7, 11)] if limited else [s.make()]
+    envs = [s.make(max_steps=steps) for steps in (11, 15)] if limited else [s.make()]
     if any(env.max_steps > 1_000 for env in envs) or not all(_ends_at_limit(env, s) for env in envs):
         return
     raise ConformanceError(
