@@ -137,11 +137,13 @@ def build_normaliser(run: Run, env: Any, device: torch.device) -> Normaliser | N
     """Make what scales observations and rewards, or None where nothing is to be scaled.
 
     Raises:
-        UsageError: there is nothing to scale, or no discount to scale rewards by.
+        UsageError: there is nothing to scale, no discount to scale rewards by, or rewards are read from observations.
     """
     c, space = run.config.normalise, env.single_observation_space
     if not (c.obs or c.reward):
         return None
+    if getattr(run.learner.config, "rows", False):
+        raise UsageError("agent.rows=true reads rewards in what the env shows, as they are: leave normalise.* out")
     if c.obs and not scales(space):
         raise UsageError(f"normalise.obs scales arrays of floats, and env={run.world.name} shows {space}: leave it out")
     gamma = getattr(run.learner.config, "gamma", None) if c.gamma is None else c.gamma

@@ -267,6 +267,10 @@ def test_compiled_statistics_are_the_same() -> None:
             ["generator=dcgan", "data=digits", "normalise.obs=true"],
             "normalise.obs is for runs in an env: leave it out.",
         ),
+        (
+            ["agent=ppo", "env=inventory-multi", "normalise.reward=true"],
+            "agent.rows=true reads rewards in what the env shows, as they are: leave normalise.* out",
+        ),
         (["agent=ppo", "env=cartpole", "normalise.clip=0"], "normalise.clip=0"),
     ],
 )
