@@ -88,9 +88,15 @@ def build_agent(run: Run, env: Any, device: torch.device) -> Any:
 
 
 def build_reward(run: Run, env: Any, device: torch.device) -> Any:
-    """Make the reward model, or None where the env's own reward is learned from."""
+    """Make the reward model, or None where the env's own reward is learned from.
+
+    Raises:
+        UsageError: the agent reads its rewards elsewhere.
+    """
     if "reward" not in run.parts:
         return None
+    if getattr(run.learner.config, "rows", False):
+        raise UsageError("agent.rows=true reads rewards in what the env shows: leave reward= out, or agent.rows=false")
     part = run.parts["reward"]
     return part.spec.factory(spaces(run, env), part.config, device)
 

@@ -117,6 +117,11 @@ class EnvSpec(Spec):
         return self.scores if self.scored is None or self.scored(config) else ()
 
 
+def unchanged(config: Any) -> bool:
+    """Whether all settings are the defaults, for ``EnvSpec.scored``."""
+    return bool(config == type(config)())
+
+
 @dataclass(frozen=True)
 class GeneratorSpec(Spec):
     """Something that samples and learns: ``factory(data, config, device) -> Generator``; the DataSpec made ``data``."""

@@ -28,13 +28,16 @@ def sweep(
     by: Any = judge.judge_of(data, device)
     if (axes := getattr(by, "plane", None)) is None:
         raise UsageError(f"data={run.world.name} names no two figures to draw against each other: leave it out")
-    protocol = f"{run.world.name} {data.protocol}"
+    count = count or run.config.eval.samples
+    if count < 2:
+        raise UsageError(f"samples={count} shows no diversity: write at least 2")
+    protocol = f"{run.world.name} {data.protocol} samples={count}"
     other = plane.read(against, protocol) if against else None
     rows = []
     for temperature in temperatures:
         generator.temperature = temperature
         with seeding.fork(seeding.derive(run.config.seed, EVALUATION, seed), device):
-            row = by.row(generator, count or run.config.eval.samples)
+            row = by.row(generator, count)
         rows.append({"temperature": temperature, **{k: v for k, v in row.items() if k != "baselines"}})
     result = {"run": str(folder), "plane": list(axes), "protocol": protocol, "rows": rows}
     return {**result, "file": str(plane.write(folder, result, other, by.points))}

@@ -100,9 +100,9 @@ def test_the_plane_of_lines(tmp_path: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("eval temperature=0", "temperature=0: must be greater than 0"),
-        ("sample temperature=0", "temperature=0: must be greater than 0"),
-        ("eval temperatures=[0.5,0]", "must be greater than 0"),
+        ("eval temperature=0", "temperature=0: must be greater than or equal to 0.01"),
+        ("sample temperature=0", "temperature=0: must be greater than or equal to 0.01"),
+        ("eval temperatures=[0.5,0]", "must be greater than or equal to 0.01"),
         (
             "eval temperatures=[0.5] temperature=1",
             "temperatures=[...] judges sequences at each of them: leave temperature= out",

@@ -64,6 +64,7 @@ def test_faults_of_a_file_are_one_sentence(fault, tmp_path, capsys):
     [
         (b"date,sku,demand,price\n", "row 1: no column cost, lead_time; the first row names the columns date, sku,"),
         (b"", "row 1: no column date, sku, demand, price, cost, lead_time"),
+        (b"date,sku,demand,price,cost,lead_time,demand\n", "row 1: demand stands twice; name each column once"),
         (b"\xff\xfe\x00", "cannot be read"),
         (None, "cannot be read: No such file or directory; write the path of a CSV file"),
         (f"{HEADER},volume\n2025-01-01,tea,3,5,2,1,0\n".encode(), "row 2, column volume: 0 is no room"),

@@ -94,6 +94,11 @@ def test_a_discriminator_pays_at_the_end(tmp_path: Path, capsys: pytest.CaptureF
     _, paid, _ = written(env, actions)
     assert not paid[:-1].any()
     assert torch.allclose(paid[-1], trained.load(folder).learner.belief(actions), atol=1e-6)
+    assert env.references() == {}
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("steps: 30\n", "steps: 60\n"))
+    with pytest.raises(UsageError, match="is at step 30 of 60, and a judge that learns would change the reward"):
+        TokensEnv(TokensConfig(judge=folder), CPU)
     with pytest.raises(UsageError, match=r"gone is not a run directory \(it has no config.yaml\)"):
         TokensEnv(TokensConfig(judge=tmp_path / "gone"), CPU)
     words = (

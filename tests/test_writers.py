@@ -66,6 +66,10 @@ def test_actor_critic_learns_the_belief_and_pays_what_raises_it() -> None:
     gan.belief = lambda tokens: (tokens[:, 0] == 3).float()
     tokens = torch.randint(12, (64, 6))
     tokens[:, 0] = torch.tensor([3] * 32 + [5] * 32)
+    with torch.no_grad():
+        unfitted = gan.value(gan.policy.states(tokens)[0].transpose(0, 1)[:, 0]).squeeze(-1)
+    # of a value that knows nothing of these sequences yet
+    assert torch.allclose(gan.rewards(tokens)[:, 0], (tokens[:, 0] == 3).float() - unfitted, atol=1e-5)
     earned = gan.rewards(tokens)
     # all is decided by the first token: half of all sequences have it
     assert float(earned[:32, 0].min()) > 0.3 and float(earned[32:, 0].max()) < -0.3
@@ -100,7 +104,7 @@ def seqppo(**settings: Any) -> SeqPPO:
     return SeqPPO(make(SMALL), SeqPPOConfig(batch_size=8, embedding=5, hidden=6, written=64, **settings), CPU)
 
 
-def test_the_discriminator_adds_up_what_each_token_says() -> None:
+def test_the_discriminator_adds_up_what_each_token_says(monkeypatch: pytest.MonkeyPatch) -> None:
     gan = seqppo(dropout=0.0)
     said = gan.adds(torch.tensor([[0, 2, 2]]))
     assert said.tolist() != gan.adds(torch.tensor([[0, 2, 1]])).tolist()
@@ -108,9 +112,9 @@ def test_the_discriminator_adds_up_what_each_token_says() -> None:
     with torch.no_grad():
         gan.discriminator.start(0.0).out_bias.copy_(torch.arange(12) / 4 - 0.5)
     assert gan.adds(torch.tensor([[0, 2, 4]])).tolist() == [[-0.5, 0.0, 0.5]]
-    batch = {"mixed": torch.tensor([[0, 0], [4, 4]]), "is_real": torch.tensor([True, False])}
+    monkeypatch.setattr(gan, "made", lambda n: torch.full((n, 2), 4))
     # odds of -0.5 and -1 for the real one, 0.5 and 1 for the made one: all on the wrong side
-    found = gan.update(batch)
+    found = gan.update({"real": torch.tensor([[0, 0]])})
     expected = (math.log(1 + math.exp(0.5)) + math.log(1 + math.exp(1.0))) / 2
     assert float(found["loss_d"]) == pytest.approx(expected) and float(found["accuracy"]) == 0.0
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlgan.core.protocols import Bound, Policy
 from rlgan.hookspecs import hookimpl
-from rlgan.specs import EnvSpec, Score
+from rlgan.specs import EnvSpec, Score, unchanged
 from rlgan_envs.demand import expected_excess
 from rlgan_envs.stock import Stock, StockConfig, axis
 
@@ -94,6 +94,7 @@ def rlgan_specs() -> Iterable[EnvSpec]:
         Inventory,
         InventoryConfig,
         "order for a store whose unmet demand is lost, with a lead time; small cases have their exact optimum",
+        scored=unchanged,
         scores=(
             Score("random", -29840.2, "1,000 periods of the model, uniform orders"),
             Score("base-stock", -4638.6, "average cost with S = 16, from the model, x 1,000 periods"),

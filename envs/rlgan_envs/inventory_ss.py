@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rlgan.core.protocols import Bound, Policy
 from rlgan.hookspecs import hookimpl
-from rlgan.specs import EnvSpec, Score
+from rlgan.specs import EnvSpec, Score, unchanged
 from rlgan_envs.demand import expected_excess
 from rlgan_envs.stock import Stock, StockConfig, axis
 
@@ -91,6 +91,7 @@ def rlgan_specs() -> Iterable[EnvSpec]:
         InventorySS,
         InventorySSConfig,
         "order for a store whose customers wait, where each order has a fixed cost: (s, S) is best",
+        scored=unchanged,
         scores=(
             Score("random", -171631.8, "1,000 periods of the model, uniform orders"),
             Score("optimum", -35021.6, "least average cost, (6, 40), from the model, x 1,000 periods"),

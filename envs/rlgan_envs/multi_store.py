@@ -107,8 +107,6 @@ class MultiStore:
         self.past = self.demand.unfold(0, config.lookback, 1)  # (T - lookback + 1, K, lookback)
         self.mean = self.past.mean(-1)
         """Mean demand of the days before day t, (..., K), at t - lookback."""
-        self.grid = torch.tensor(GRID, device=device, dtype=dtype)
-        self.middles = (self.grid[1:] + self.grid[:-1]) / 2
 
     def _starts(self, first: int, end: int) -> tuple[int, int]:
         """First and last day on which an episode of the days ``first`` to ``end`` may begin."""

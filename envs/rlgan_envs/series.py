@@ -146,6 +146,8 @@ def _rows(path: str) -> Iterator[tuple[int, dict[str, str]]]:
                     f"{path}, row 1: no column {', '.join(missing)}; the first row names the columns "
                     f"{', '.join(NEEDED)}, and volume and promotion if wanted"
                 )
+            if twice := sorted({column for column in header if column and header.count(column) > 1}):
+                raise UsageError(f"{path}, row 1: {', '.join(twice)} stands twice; name each column once")
             for cells in reader:
                 if not cells:
                     continue

@@ -45,8 +45,8 @@ class TokensConfig:
     least: Annotated[int, Ge(0)] = 0
     """With ``end``: tokens that come before it. Above 0 actions are masked, which not all agents honour."""
     judge: Path | None = None
-    """Directory of a generator's run whose discriminator pays at the end instead: its belief that the sequence is real.
-    Vocabulary, length and end are then those of that run."""
+    """Directory of a generator's finished run, whose discriminator pays at the end instead: its belief that the
+    sequence is real. Vocabulary, length and end are then those of that run."""
 
 
 class TokensEnv:
@@ -110,7 +110,9 @@ class TokensEnv:
         return {"tokens": tokens, "written": written + 1, "h": h, "c": c}, reward.to(self.dtype), over
 
     def references(self) -> dict[str, Policy]:
-        """Policies that see the oracle: one draws from it as it is, one takes its likeliest token."""
+        """Policies that see the oracle: one draws from it as it is, one takes its likeliest token. A judge has none."""
+        if self.judge:
+            return {}
 
         def logits(state: State) -> Tensor:
             found = self.oracle.logits(state["h"])
@@ -139,13 +141,20 @@ class TokensEnv:
 def _judge(folder: Path, device: torch.device) -> Any:
     """The generator of a run, whose discriminator judges. UsageError: it has none."""
     from rlgan import trained
+    from rlgan.store import checkpoint
 
     if not (folder / "config.yaml").is_file():
         raise UsageError(f"env.judge={folder} is not a run directory (it has no config.yaml): give that of a generator")
-    found = trained.load(folder, str(device)).learner
-    if not hasattr(found, "belief"):
+    found = trained.load(folder, str(device))
+    if not hasattr(found.learner, "belief"):
         raise UsageError(f"env.judge={folder} holds nothing that judges sequences: give a run of generator=seqgan")
-    return found
+    done, steps = checkpoint.newest(folder / "checkpoints", segments=False).step, found.run.config.steps
+    if done < steps:
+        raise UsageError(
+            f"env.judge={folder} is at step {done:,} of {steps:,}, and a judge that learns would change the reward: "
+            f"write `rlgan resume {folder}` first"
+        )
+    return found.learner
 
 
 @hookimpl

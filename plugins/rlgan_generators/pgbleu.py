@@ -22,6 +22,9 @@ from rlgan.specs import GeneratorSpec, Preset
 from rlgan.tokens import lengths_of
 from rlgan_generators.writers import Writer, WriterConfig, rollout_rewards
 
+CHUNK = 512
+"""Sequences that are scored at once: each n-gram is compared with all others of its sequence."""
+
 
 @dataclass(frozen=True)
 class PGBLEUConfig(WriterConfig):
@@ -85,6 +88,9 @@ class Bleu:
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """The score, in [0, 1]."""
+        return torch.cat([self._score(part) for part in tokens.split(CHUNK)])
+
+    def _score(self, tokens: Tensor) -> Tensor:
         lengths = lengths_of(tokens, self.end)
         total, possible = torch.zeros(len(tokens), device=tokens.device), lengths > 0
         for k in range(1, self.order + 1):

@@ -123,6 +123,8 @@ def rlgan_specs() -> Iterable[GeneratorSpec]:
         "generator.pretrain_d": 2,
         "generator.draws": 1,
         "generator.passes": 1,
+        "generator.lr_pg": 1e-3,
+        "generator.lr_d": 1e-3,
     }
     presets = (Preset("mini", "oracle", mini, True, "a small oracle"),)
     summary = "LSTM rewarded by its rank among real sequences"

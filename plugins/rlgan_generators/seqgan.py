@@ -104,12 +104,14 @@ class SeqGAN(Writer):
         hidden = self.policy.states(tokens)[0].detach().transpose(0, 1)  # (n, L, hidden): before each token
         reward = self.belief(tokens)[:, None] * last_token(tokens, end)
         counts = counted(tokens, end)
+        # of the value as it was: fitted to these very sequences it would explain away what they teach
+        found = token_advantages(reward, self.value(hidden).squeeze(-1), tokens, end, 1.0, c.lam)
         for _ in range(c.critic):
             with torch.enable_grad():
                 value = self.value(hidden).squeeze(-1)
                 target = value.detach() + token_advantages(reward, value.detach(), tokens, end, 1.0, c.lam)
                 descend(self.value_adam, ((value - target).square() * counts).sum() / counts.sum())
-        return token_advantages(reward, self.value(hidden).squeeze(-1), tokens, end, 1.0, c.lam)
+        return found
 
     def belief(self, tokens: Tensor) -> Tensor:
         """Probability (n,) that sequences (n, L) are real."""

@@ -81,17 +81,18 @@ class SeqPPO(Writer):
     def phases(self) -> list[Phase]:
         """Maximum likelihood, the discriminator alone, then both in rounds."""
         c = self.config
-        mle, against = Samples(c.batch_size), Samples(c.batch_size, against=self.made)
-        passes = [c.pretrain * (self.count // c.batch_size), c.pretrain_d * (2 * self.count // c.batch_size)]
+        real, per_pass = Samples(c.batch_size), self.count // c.batch_size
         return [
-            Phase("pretrain", mle, self.likelihood, passes[0], "updates"),
-            Phase("pretrain-d", against, self.update, passes[1], "updates"),
-            Phase("train", against, self.update, delayed=((c.updates_d, self.improve),)),
+            Phase("pretrain", real, self.likelihood, c.pretrain * per_pass, "updates"),
+            Phase("pretrain-d", real, self.update, c.pretrain_d * per_pass, "updates"),
+            Phase("train", real, self.update, delayed=((c.updates_d, self.improve),)),
         ]
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One minibatch of real and made sequences for the discriminator."""
-        tokens, is_real = batch["mixed"], batch["is_real"]
+        """One minibatch of real sequences, and as many that the policy of the moment makes, for the discriminator."""
+        real = batch["real"]
+        tokens = torch.cat((real, self.made(len(real))))
+        is_real = torch.arange(len(tokens), device=self.device) < len(real)
         counts, logits = counted(tokens, self.policy.end), self.adds(tokens, self.config.dropout).cumsum(1)
         error = F.binary_cross_entropy_with_logits(logits, is_real[:, None].float().expand_as(logits), counts.float())
         loss = error * counts.numel() / counts.sum()
@@ -163,7 +164,7 @@ def clipped_loss(log_prob: Tensor, old: Tensor, advantage: Tensor, counts: Tenso
 def rlgan_specs() -> Iterable[GeneratorSpec]:
     """SeqPPO."""
     mini = {
-        "steps": 20 * 64 + 10 * 128 + 60 * 16,
+        "steps": 20 * 64 + 10 * 64 + 60 * 16,
         "data.vocabulary": 200,
         "data.samples": 4_096,
         "eval.samples": 4_096,

@@ -38,7 +38,7 @@ class WriterConfig:
     """Adam step size of the generator."""
     max_norm: Annotated[float, Gt(0)] = 5.0
     """Largest norm of the generator's gradient."""
-    temperature: Annotated[float, Gt(0)] = 1.0
+    temperature: Annotated[float, Ge(0.01)] = 1.0
     """Divides the logits of samples and their likelihood in evaluation; training is at 1."""
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 
-Temperature = Annotated[float, Gt(0)]
+Temperature = Annotated[float, Ge(0.01)]
 """By which a generator of sequences divides its logits; at 0 there would be no likelihood, and one sample alone."""
 
 
