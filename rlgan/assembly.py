@@ -84,19 +84,18 @@ def build_agent(run: Run, env: Any, device: torch.device) -> Any:
         able = config.agents_that_can(Registry(), told.observation, told.action, told.model is not None)
         others = f"these can act there: {', '.join(able)}" if able else "no installed agent can act there"
         raise UsageError(f"agent={part.name} cannot act in env={run.world.name}: {reason}; {others}")
+    c = run.config.normalise
+    if getattr(part.config, "rows", False) and ("reward" in run.parts or c.obs or c.reward):
+        raise UsageError(
+            "agent.rows=true reads rewards in what the env shows, as they are: leave reward= and normalise.* out"
+        )
     return part.spec.factory(told, part.config, device)
 
 
 def build_reward(run: Run, env: Any, device: torch.device) -> Any:
-    """Make the reward model, or None where the env's own reward is learned from.
-
-    Raises:
-        UsageError: the agent reads its rewards elsewhere.
-    """
+    """Make the reward model, or None where the env's own reward is learned from."""
     if "reward" not in run.parts:
         return None
-    if getattr(run.learner.config, "rows", False):
-        raise UsageError("agent.rows=true reads rewards in what the env shows: leave reward= out, or agent.rows=false")
     part = run.parts["reward"]
     return part.spec.factory(spaces(run, env), part.config, device)
 
@@ -143,13 +142,11 @@ def build_normaliser(run: Run, env: Any, device: torch.device) -> Normaliser | N
     """Make what scales observations and rewards, or None where nothing is to be scaled.
 
     Raises:
-        UsageError: there is nothing to scale, no discount to scale rewards by, or rewards are read from observations.
+        UsageError: there is nothing to scale, or no discount to scale rewards by.
     """
     c, space = run.config.normalise, env.single_observation_space
     if not (c.obs or c.reward):
         return None
-    if getattr(run.learner.config, "rows", False):
-        raise UsageError("agent.rows=true reads rewards in what the env shows, as they are: leave normalise.* out")
     if c.obs and not scales(space):
         raise UsageError(f"normalise.obs scales arrays of floats, and env={run.world.name} shows {space}: leave it out")
     gamma = getattr(run.learner.config, "gamma", None) if c.gamma is None else c.gamma

@@ -269,11 +269,11 @@ def test_compiled_statistics_are_the_same() -> None:
         ),
         (
             ["agent=ppo", "env=inventory-multi", "normalise.reward=true"],
-            "agent.rows=true reads rewards in what the env shows, as they are: leave normalise.* out",
+            "agent.rows=true reads rewards in what the env shows, as they are: leave reward= and normalise.* out",
         ),
         (
             ["agent=ppo", "env=inventory-multi", "reward=rnd"],
-            "agent.rows=true reads rewards in what the env shows: leave reward= out, or agent.rows=false",
+            "agent.rows=true reads rewards in what the env shows, as they are: leave reward= and normalise.* out",
         ),
         (["agent=ppo", "env=cartpole", "normalise.clip=0"], "normalise.clip=0"),
     ],

@@ -18,7 +18,7 @@ from rlgan.hookspecs import hookimpl
 from rlgan.nn.optimise import optimise
 from rlgan.nn.text import START, TokenLSTM
 from rlgan.specs import GeneratorSpec, Preset
-from rlgan_generators.writers import Writer, WriterConfig, mean_nll
+from rlgan_generators.writers import MINI, Writer, WriterConfig, mean_nll
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def mixed(policy: TokenLSTM, real: Tensor, own: Tensor, uniform: Tensor) -> Tens
 @hookimpl
 def rlgan_specs() -> Iterable[GeneratorSpec]:
     """Likelihood, and what SeqGAN's paper compares with."""
-    mini = {"steps": 40 * 64, "data.vocabulary": 200, "data.samples": 4_096, "eval.samples": 4_096, "eval.every": 640}
+    mini = {**MINI, "steps": 40 * 64, "eval.every": 640}
     # 156 updates a pass
     published = {"eval.samples": 9_984, "eval.every": 20 * 156, "generator.shuffle": False}
     paper = {**published, "generator.lr": 1e-3}

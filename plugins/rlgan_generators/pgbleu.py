@@ -20,7 +20,7 @@ from rlgan.hookspecs import hookimpl
 from rlgan.nn.optimise import Adam
 from rlgan.specs import GeneratorSpec, Preset
 from rlgan.tokens import lengths_of
-from rlgan_generators.writers import Writer, WriterConfig, rollout_rewards
+from rlgan_generators.writers import MINI, Writer, WriterConfig, rollout_rewards
 
 CHUNK = 512
 """Sequences that are scored at once: each n-gram is compared with all others of its sequence."""
@@ -136,10 +136,8 @@ def _times(number: Tensor) -> Tensor:
 def rlgan_specs() -> Iterable[GeneratorSpec]:
     """PG-BLEU and its published protocol."""
     mini = {
+        **MINI,
         "steps": 20 * 64 + 100,
-        "data.vocabulary": 200,
-        "data.samples": 4_096,
-        "eval.samples": 4_096,
         "eval.every": 345,
         "generator.pretrain": 20,
         "generator.references": 1_638,

@@ -19,7 +19,15 @@ from rlgan.core.protocols import Batch, DataSet, Phase
 from rlgan.hookspecs import hookimpl
 from rlgan.nn.optimise import Adam, descend
 from rlgan.specs import GeneratorSpec, Preset
-from rlgan_generators.writers import AdversaryConfig, Writer, arithmetic, discriminator, rollout_rewards, rounds
+from rlgan_generators.writers import (
+    MINI_ROUNDS,
+    AdversaryConfig,
+    Writer,
+    arithmetic,
+    discriminator,
+    rollout_rewards,
+    rounds,
+)
 
 
 @dataclass(frozen=True)
@@ -113,19 +121,6 @@ def ranking_loss(log_rank: Tensor, is_real: Tensor) -> Tensor:
 @hookimpl
 def rlgan_specs() -> Iterable[GeneratorSpec]:
     """RankGAN."""
-    mini = {
-        "steps": 20 * 64 + 2 * 128 + 40 * 128,
-        "data.vocabulary": 200,
-        "data.samples": 4_096,
-        "eval.samples": 4_096,
-        "eval.every": 512,
-        "generator.pretrain": 20,
-        "generator.pretrain_d": 2,
-        "generator.draws": 1,
-        "generator.passes": 1,
-        "generator.lr_pg": 1e-3,
-        "generator.lr_d": 1e-3,
-    }
-    presets = (Preset("mini", "oracle", mini, True, "a small oracle"),)
+    presets = (Preset("mini", "oracle", MINI_ROUNDS, True, "a small oracle"),)
     summary = "LSTM rewarded by its rank among real sequences"
     yield GeneratorSpec("rankgan", RankGAN, RankGANConfig, summary, presets=presets, tags=("text", "gan"))

@@ -26,7 +26,7 @@ from rlgan.hookspecs import hookimpl
 from rlgan.nn.optimise import Adam, optimise
 from rlgan.nn.text import START, TextCNN, TokenLSTM
 from rlgan.specs import GeneratorSpec, Preset
-from rlgan_generators.writers import Writer, WriterConfig
+from rlgan_generators.writers import MINI, Writer, WriterConfig
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,8 @@ def relativistic_loss(likelier: Tensor, than: Tensor) -> Tensor:
 def rlgan_specs() -> Iterable[GeneratorSpec]:
     """RelGAN and the protocol of its authors' code."""
     mini = {
+        **MINI,
         "steps": 20 * 64 + 5 * 200,
-        "data.vocabulary": 200,
-        "data.samples": 4_096,
-        "eval.samples": 4_096,
         "eval.every": 456,
         "generator.pretrain": 20,
         "generator.parts": 8,

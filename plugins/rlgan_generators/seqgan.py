@@ -22,6 +22,7 @@ from rlgan.nn.optimise import Adam, descend
 from rlgan.specs import GeneratorSpec, Preset
 from rlgan.tokens import counted
 from rlgan_generators.writers import (
+    MINI_ROUNDS,
     AdversaryConfig,
     Writer,
     arithmetic,
@@ -139,22 +140,8 @@ def rlgan_specs() -> Iterable[GeneratorSpec]:
     repo = {**published, "steps": 18_720 + 42_120 + 200 * 4_680, "generator.pretrain": 120}
     paper = {**published, "steps": 37_440 + 42_120 + 800 * 4_680, "generator.pretrain": 240, "generator.lr": 1e-3}
     # few passes over more data, so that the discriminator cannot learn it by heart: its rewards would all be near 0
-    mini = {
-        "steps": 20 * 64 + 2 * 128 + 40 * 128,
-        "data.vocabulary": 200,
-        "data.samples": 4_096,
-        "eval.samples": 4_096,
-        "eval.every": 512,
-        "generator.pretrain": 20,
-        "generator.pretrain_d": 2,
-        "generator.draws": 1,
-        # 40 policy gradients at 0.01 are noise that undoes likelihood; at 1e-4 the discriminator stays at chance
-        "generator.lr_pg": 1e-3,
-        "generator.lr_d": 1e-3,
-        "generator.passes": 1,
-    }
     presets = (
-        Preset("mini", "oracle", mini, True, "a small oracle"),
+        Preset("mini", "oracle", MINI_ROUNDS, True, "a small oracle"),
         Preset("repo", "oracle", {**repo, "eval.every": 5 * 4_680}, note="the protocol of the authors' repository"),
         Preset("paper", "oracle", {**paper, "eval.every": 5 * 4_680}, note="the protocol of the paper"),
     )

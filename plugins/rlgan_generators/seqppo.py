@@ -24,7 +24,7 @@ from rlgan.nn.optimise import Adam, optimise
 from rlgan.nn.text import TokenLSTM
 from rlgan.specs import GeneratorSpec, Preset
 from rlgan.tokens import counted
-from rlgan_generators.writers import Writer, WriterConfig, mean_nll, token_advantages
+from rlgan_generators.writers import MINI, Writer, WriterConfig, mean_nll, token_advantages
 
 
 @dataclass(frozen=True)
@@ -164,10 +164,8 @@ def clipped_loss(log_prob: Tensor, old: Tensor, advantage: Tensor, counts: Tenso
 def rlgan_specs() -> Iterable[GeneratorSpec]:
     """SeqPPO."""
     mini = {
+        **MINI,
         "steps": 20 * 64 + 10 * 64 + 60 * 16,
-        "data.vocabulary": 200,
-        "data.samples": 4_096,
-        "eval.samples": 4_096,
         "eval.every": 320,
     }
     presets = (Preset("mini", "oracle", mini, True, "a small oracle"),)

@@ -24,6 +24,23 @@ LEAST = -46.05170185988091
 """Log of 1e-20, below which SeqGAN's code clips probabilities."""
 
 
+MINI = {"data.vocabulary": 200, "data.samples": 4_096, "eval.samples": 4_096}
+"""The small oracle of the presets `mini`; a pass over its data has 64 minibatches of 64."""
+MINI_ROUNDS = {
+    **MINI,
+    "steps": 20 * 64 + 2 * 128 + 40 * 128,
+    "eval.every": 512,
+    "generator.pretrain": 20,
+    "generator.pretrain_d": 2,
+    "generator.draws": 1,
+    "generator.passes": 1,
+    # 40 policy gradients at 0.01 are noise that undoes likelihood; at 1e-4 the discriminator stays at chance
+    "generator.lr_pg": 1e-3,
+    "generator.lr_d": 1e-3,
+}
+"""The same for generators with an `AdversaryConfig`."""
+
+
 @dataclass(frozen=True)
 class WriterConfig:
     """Settings of every generator of sequences."""
