@@ -1,6 +1,7 @@
 """The market by hand, costs beside a bisection, Kelly's optimum beside a search; the future is not seen."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -9,12 +10,13 @@ import torch
 from rlgan import assembly
 from rlgan.cli.main import main
 from rlgan.core.vec import VecEnv
+from rlgan.errors import UsageError
 from rlgan.registry import Registry
 from rlgan.testing import EnvConformance, check_env
 from rlgan_envs import kelly, prices
 from rlgan_envs.portfolio import LIMIT, Portfolio, PortfolioConfig, logits, remainder, rounds
 from rlgan_envs.prices import Market
-from rlgan_envs.simplex import ledoit_wolf, log_optimal, minimum_variance
+from rlgan_envs.simplex import least_variance, log_optimal, minimum_variance
 
 F64 = torch.float64
 THREE = "date,A,B\n2024-01-01,1,8\n2024-01-02,2,4\n2024-01-03,2,6\n2024-01-04,1,6\n"
@@ -248,17 +250,13 @@ def test_runs_train_on_the_earlier_part_and_evaluate_on_the_later(tmp_path, monk
 
 @pytest.mark.parametrize("context", range(4))
 def test_kellys_weights_are_those_of_a_search(context):
-    p, pays = torch.from_numpy(kelly.CHAIN[context]), torch.from_numpy(kelly.PAYS)
-    closed, numeric = torch.from_numpy(kelly.weights()[context]), log_optimal(pays, p)
-    assert closed.min() > 0 and float(closed.sum()) == pytest.approx(1)
-    assert (closed - numeric).abs().max() < 1e-6
-    entropy = float((p * (p / torch.from_numpy(kelly.insurance())).log()).sum())
-    assert float(p @ (pays @ numeric).log()) == pytest.approx(entropy, abs=1e-10)
-    scipy = pytest.importorskip("scipy.optimize")
-    start = {"x0": np.full(4, 0.25), "method": "SLSQP", "bounds": [(0, 1)] * 4, "tol": 1e-12}
-    simplex = {"type": "eq", "fun": lambda w: w.sum() - 1}
-    third = scipy.minimize(lambda w: -(p.numpy() @ np.log(pays.numpy() @ w)), constraints=simplex, **start)
-    assert -third.fun == pytest.approx(entropy, abs=1e-9)
+    p, pays, closed = kelly.CHAIN[context], kelly.PAYS, kelly.weights()[context]
+    numeric = log_optimal(pays, p)
+    assert closed.min() > 0 and closed.sum() == pytest.approx(1)
+    assert np.abs(closed - numeric).max() < 1e-6
+    entropy = (p * np.log(p / kelly.insurance())).sum()
+    assert p @ np.log(pays @ closed) == pytest.approx(entropy, abs=1e-12)
+    assert p @ np.log(pays @ numeric) == pytest.approx(entropy, abs=1e-10)
 
 
 def test_the_synthetic_market_has_its_probabilities_and_growth():
@@ -297,29 +295,40 @@ def test_least_variance_beside_a_search():
     for n in (2, 5, 12):
         draw = rng.normal(size=(n + 3, n)) * rng.uniform(0.5, 2, n) + rng.normal(size=(n + 3, 1))
         covariance = np.cov(draw.T, bias=True)
-        found = minimum_variance(torch.from_numpy(covariance)).numpy()
+        found = minimum_variance(covariance)
         start = {"x0": np.full(n, 1 / n), "method": "SLSQP", "bounds": [(0, 1)] * n, "tol": 1e-14}
         simplex = {"type": "eq", "fun": lambda w: w.sum() - 1}
         best = scipy.minimize(lambda w, c=covariance: w @ c @ w, constraints=simplex, **start)
         assert found.min() >= 0 and found.sum() == pytest.approx(1)
         assert found @ covariance @ found <= best.fun + 1e-9
-    two = torch.tensor([[1.0, 0.0], [0.0, 4.0]], dtype=F64)
-    assert minimum_variance(two).tolist() == pytest.approx([0.8, 0.2])
-    hedge = torch.tensor([[1.0, 1.5], [1.5, 4.0]], dtype=F64)
-    assert minimum_variance(hedge).tolist() == [1, 0], "selling short is not allowed"
+    assert minimum_variance(np.diag([1.0, 4.0])).tolist() == pytest.approx([0.8, 0.2])
+    assert minimum_variance(np.array([[1.0, 1.5], [1.5, 4.0]])).tolist() == [1, 0], "selling short is not allowed"
 
 
-def test_shrinkage_is_scikit_learns():
+def test_least_variance_of_samples():
     sklearn = pytest.importorskip("sklearn.covariance")
     samples = np.random.default_rng(0).normal(size=(40, 6)) * [1, 1, 2, 2, 3, 5]
     for rows in (samples, samples[:3]):
-        expected, _ = sklearn.ledoit_wolf(rows)
-        assert np.abs(ledoit_wolf(torch.from_numpy(rows)).numpy() - expected).max() < 1e-12
+        weights = least_variance(rows)
+        covaries = sklearn.ledoit_wolf(rows)[0] @ weights
+        # no asset that is held or left out would lower the variance
+        assert weights.min() >= 0 and weights.sum() == pytest.approx(1)
+        assert (
+            covaries[weights > 0] == pytest.approx(weights @ covaries) and (covaries >= weights @ covaries - 1e-9).all()
+        )
+
+
+@pytest.mark.parametrize("missing", ["scipy.optimize", "sklearn.covariance"])
+def test_what_yardsticks_need(missing, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    call = log_optimal if missing.startswith("scipy") else least_variance
+    with pytest.raises(UsageError, match=r'run pip install "rlgan\['):
+        call(np.ones((3, 2)))
 
 
 def test_best_constant_of_shannons_market():
     # a stock that doubles or halves by turns: half in cash is best, and grows by 9 / 8 every two bars
-    stock = torch.tensor([[1, 2], [1, 0.5]] * 20, dtype=F64)
+    stock = np.array([[1, 2], [1, 0.5]] * 20)
     weights = log_optimal(stock)
     assert weights.tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
     assert float((stock @ weights).prod()) == pytest.approx((9 / 8) ** 20)

@@ -25,7 +25,7 @@ from rlgan.specs import EnvSpec, Score
 from rlgan_envs import kelly
 from rlgan_envs.portfolio_picture import Chart
 from rlgan_envs.prices import load
-from rlgan_envs.simplex import ledoit_wolf, log_optimal, minimum_variance
+from rlgan_envs.simplex import least_variance, log_optimal
 
 LIMIT = 10.0
 """Bound of actions. At -LIMIT an asset is not held at all."""
@@ -93,7 +93,7 @@ class Portfolio:
         logs = np.log(market.relatives)
         # nothing is seen before the first bar, and two rows follow the last one, as room for the weights
         padded = np.pad(logs, ((config.window + 1, 2), (0, 0)))
-        self.logs = torch.from_numpy(logs)
+        self.logs = logs
         scale = float(logs[: self.split].std()) or 1.0
         seen = torch.as_tensor(padded / scale, dtype=dtype, device=device).contiguous()
         width = config.window * self.assets + self.assets + 1
@@ -215,16 +215,16 @@ class Portfolio:
         past = self.logs[begin:end, among]
         if len(past) == 0 or not bool((past != past[0]).any()):
             return self.equal({"t": torch.tensor([t], device=self.device)})[0].cpu().double()
-        weights[1 + torch.from_numpy(among)] = minimum_variance(ledoit_wolf(past))
+        weights[1 + torch.from_numpy(among)] = torch.from_numpy(least_variance(past))
         return weights
 
     def best_constant(self, start: int, end: int) -> Tensor:
         """Weights (A + 1,) of the best constant rebalanced portfolio of these bars, before costs, among cash and the
         assets that could be traded in all of them."""
-        among = torch.from_numpy(np.concatenate(([True], self.market.listed[start:end].all(0))))
-        with_cash = torch.cat((torch.ones(end - start, 1), self.logs[start:end].exp()), 1)
+        among = np.concatenate(([True], self.market.listed[start:end].all(0)))
+        with_cash = np.concatenate((np.ones((end - start, 1)), self.market.relatives[start:end]), 1)
         weights = torch.zeros(self.assets + 1, dtype=torch.float64)
-        weights[among] = log_optimal(with_cash[:, among])
+        weights[torch.from_numpy(among)] = torch.from_numpy(log_optimal(with_cash[:, among]))
         return weights
 
     def references(self) -> dict[str, Policy | Bound]:
