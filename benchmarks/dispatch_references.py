@@ -15,7 +15,7 @@ import torch
 from rlgan import assembly
 from rlgan_envs.dispatch import Dispatch, DispatchConfig
 from rlgan_envs.dispatch_orders import STEPS
-from rlgan_envs.dispatch_planning import Hindsight
+from rlgan_envs.dispatch_planning import best_days
 
 
 def play(env: Dispatch, name: str, days: int, seed: int) -> list[float]:
@@ -52,7 +52,7 @@ def main() -> None:
                     f"{name:12} {words:28} served {found[0]:.4f} ± {found[1]:.4f}   pickup {found[2]:.2f}", flush=True
                 )
         if args.bound_days:
-            share = Hindsight(env).days(args.bound_days, args.seed).double() / env.config.orders
+            share = best_days(env, args.bound_days, args.seed).double() / env.config.orders
             mean, error = float(share.mean()), float(share.std() / args.bound_days**0.5)
             rows[f"lp drivers={drivers}"] = [round(mean, 4), round(error, 4)]
             print(f"{'lp':12} drivers={drivers:<20} served {mean:.4f} ± {error:.4f}", flush=True)

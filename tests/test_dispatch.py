@@ -15,7 +15,7 @@ from rlgan.testing import EnvConformance, check_env
 from rlgan_envs.dispatch import Dispatch, DispatchConfig
 from rlgan_envs.dispatch_matching import Reach, greedy, hungarian
 from rlgan_envs.dispatch_orders import LONGEST, STEPS, Orders, busiest, kinds
-from rlgan_envs.dispatch_planning import Hindsight, most_served, value_table
+from rlgan_envs.dispatch_planning import best_days, most_served, value_table
 
 pytest.importorskip("scipy")
 F64 = torch.float64
@@ -384,7 +384,7 @@ def served(env, policy, days, seed):
 
 def test_no_policy_serves_more_than_hindsight():
     env = make(drivers=25, matching="hungarian")
-    bound = Hindsight(env).days(8, 7)
+    bound = best_days(env, 8, 7)
     for name in ("nearest", "hungarian", "cell-values"):
         share, _ = served(env, env.references()[name], 8, 7)
         assert (100 * share <= bound + 1e-6).all() and (100 * share > 0.6 * bound).all()
@@ -405,7 +405,7 @@ def test_references_serve_what_is_published(drivers):
     for name, share in PUBLISHED[drivers].items():
         reference = env.references()[name]
         if name == "lp":
-            assert float(Hindsight(env).days(200, 1).mean()) / 100 == pytest.approx(share, abs=0.01)
+            assert float(best_days(env, 200, 1).mean()) / 100 == pytest.approx(share, abs=0.01)
             continue
         got, pickup = served(env, reference, 600, 1)
         assert float(got.mean()) == pytest.approx(share, abs=0.01)
@@ -431,7 +431,7 @@ def test_the_known_scores_hold():
     env = make(matching="hungarian")
     for score in Registry().get("envs", "dispatch").scores:
         bound = score.who == "lp"
-        got = Hindsight(env).days(100, 3) if bound else 100 * served(env, env.references()[score.who], 600, 3)[0]
+        got = best_days(env, 100, 3) if bound else 100 * served(env, env.references()[score.who], 600, 3)[0]
         assert score.value == pytest.approx(float(got.mean()), abs=1.5 if bound else 0.7)
 
 

@@ -14,7 +14,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 import rlgan
 from rlgan.cli.main import main
-from rlgan.core.protocols import Spaces
+from rlgan.core.protocols import Bound, Spaces
 from rlgan.errors import UsageError
 from rlgan.specs import NoConfig
 from rlgan_agents.random import Random, refuses
@@ -61,6 +61,14 @@ def test_actions_are_distributed_as_gymnasiums(space: spaces.Space) -> None:
             at = np.linspace(0.01, 0.99, 50)
             quantile, spread = np.quantile(other, at), other.std()
             assert np.abs(np.mean(one[:, None] <= quantile, 0) - at).max() < 0.02 * max(1.0, 1 / spread)
+
+
+def test_a_bound_is_computed_once_when_it_is_asked_for():
+    asked = []
+    bound = Bound(lambda: asked.append(1) or 2.5, "by counting", "here")
+    assert not asked
+    assert (bound.value, bound.value, asked) == (2.5, 2.5, [1])
+    assert Bound(-1.0, "given", "there").value == -1.0
 
 
 def test_masks_leave_what_is_allowed_and_nothing_else() -> None:

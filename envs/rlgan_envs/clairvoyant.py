@@ -11,8 +11,6 @@ units.
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,20 +25,14 @@ UNIT = 0.02
 """Scale of prices of room, per unit of volume and evening."""
 
 
-class Clairvoyant(Bound):
-    """The bound of an env, computed when it is first asked for."""
+def clairvoyant(env: MultiStore) -> Bound:
+    """What an episode brings at most, on average."""
 
-    def __init__(self, env: MultiStore) -> None:
-        how = f"dual of a linear programme, mean of {WINDOWS} episodes"
-        for name, value in (("env", env), ("how", how), ("source", "Krarup & Bilde 1977; computed")):
-            object.__setattr__(self, name, value)
-
-    @cached_property
-    def value(self) -> float:  # type: ignore[override]
-        """What an episode brings at most, on average."""
-        env: MultiStore = self.env  # type: ignore[attr-defined]
+    def value() -> float:
         day = torch.linspace(env.first, env.last, WINDOWS, device=env.device).long()
         return float(bound(env, day).mean())
+
+    return Bound(value, f"dual of a linear programme, mean of {WINDOWS} episodes", "Krarup & Bilde 1977; computed")
 
 
 def bound(env: MultiStore, day: Tensor, rounds: int = ROUNDS) -> Tensor:

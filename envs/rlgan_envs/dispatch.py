@@ -24,7 +24,7 @@ from rlgan.specs import EnvSpec, Score, unchanged
 from rlgan_envs.dispatch_matching import Reach, greedy, hungarian
 from rlgan_envs.dispatch_orders import CELLS, SIDE, STEPS, Orders, busiest
 from rlgan_envs.dispatch_picture import draw
-from rlgan_envs.dispatch_planning import Hindsight, value_table
+from rlgan_envs.dispatch_planning import hindsight, value_table
 
 FARTHEST = 2 * (SIDE - 1)
 LIMIT = 10.0
@@ -238,7 +238,7 @@ class Dispatch:
             "hungarian": by_reward,
             "value-table": by_table,
             "cell-values": row,
-            "lp": Hindsight(self),
+            "lp": hindsight(self),
         }
 
     @cached_property

@@ -6,13 +6,13 @@ Shapes: n copies, K orders, M drivers, C cells, T steps of a day.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from rlgan.core.protocols import Bound
 from rlgan_envs.dispatch_orders import CELLS, SIDE, STEPS
 
 TABLE_DAYS = 300
@@ -115,23 +115,15 @@ def most_served(
     return -float(found.fun)
 
 
-class Hindsight:
-    """A Bound on the mean return, computed when it is asked for."""
-
+def hindsight(env: Any) -> Bound:
+    """Orders served in a day by who knows all of it, on average; needs scipy."""
     how = f"linear programme of a whole day in hindsight, mean of {BOUND_DAYS} days"
-    source = "time-expanded flow of drivers, HiGHS"
+    return Bound(lambda: float(best_days(env, BOUND_DAYS, 0).mean()), how, "time-expanded flow of drivers, HiGHS")
 
-    def __init__(self, env: Any) -> None:
-        self.env = env
 
-    @cached_property
-    def value(self) -> float:
-        """Orders served in a day."""
-        return float(self.days(BOUND_DAYS, 0).mean())
-
-    def days(self, count: int, seed: int) -> Tensor:
-        """The bound of each of the days (count,) that ``env.reset`` draws with this seed."""
-        state = self.env.reset(count, Generator(self.env.device).manual_seed(seed))
-        names = ("cell", "origin", "goal", "begin", "end")
-        days = zip(*(state[name].tolist() for name in names), strict=True)
-        return torch.tensor([most_served(*day, self.env.config.radius) for day in days])
+def best_days(env: Any, count: int, seed: int) -> Tensor:
+    """The most orders that can be served in each of the days (count,) that ``env.reset`` draws with this seed."""
+    state = env.reset(count, Generator(env.device).manual_seed(seed))
+    names = ("cell", "origin", "goal", "begin", "end")
+    days = zip(*(state[name].tolist() for name in names), strict=True)
+    return torch.tensor([most_served(*day, env.config.radius) for day in days])

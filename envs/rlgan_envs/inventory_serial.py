@@ -20,7 +20,7 @@ from rlgan.core.protocols import Bound, Policy, State
 from rlgan.hookspecs import hookimpl
 from rlgan.specs import EnvSpec, Score, unchanged
 from rlgan_envs.serial_chain import InventorySerialConfig, SerialChain
-from rlgan_envs.serial_rules import PerfectInformation, echelon_base_stock
+from rlgan_envs.serial_rules import echelon_base_stock, perfect_information
 from rlgan_envs.stock_picture import Chart
 
 
@@ -73,7 +73,7 @@ class InventorySerial(SerialChain):
             "random": random,
             "mean-demand": mean_demand,
             "echelon-base-stock": echelon_base_stock(self),
-            "perfect-information": PerfectInformation(self),
+            "perfect-information": perfect_information(self),
         }
 
     def render(self, state: State, i: int) -> np.ndarray:

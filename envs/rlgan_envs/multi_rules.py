@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from rlgan.core.protocols import Bound, Policy, State
-from rlgan_envs.clairvoyant import Clairvoyant
+from rlgan_envs.clairvoyant import clairvoyant
 from rlgan_envs.multi_store import MultiStore
 
 Rule = Callable[[Tensor, Tensor], Tensor]
@@ -62,7 +62,7 @@ def rules(env: MultiStore) -> dict[str, Policy | Bound]:
         "base-stock": tuned(env, base_stock, up_to[:, None]),
         "capped-base-stock": tuned(env, capped_base_stock, torch.cartesian_prod(up_to[::2], caps)),
         "s-S": tuned(env, reorder, torch.cartesian_prod(low, gaps)),
-        "clairvoyant": Clairvoyant(env),
+        "clairvoyant": clairvoyant(env),
     }
 
 

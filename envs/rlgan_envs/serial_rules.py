@@ -5,7 +5,6 @@ Shapes: C candidates, n copies, M stages, T periods.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -79,21 +78,15 @@ def simulate(env: SerialChain, levels: Tensor, episodes: int, rng: Generator | N
     return total.view(len(levels), episodes).mean(1)
 
 
-class PerfectInformation(Bound):
-    """What a plan earns that was made with all demand known, computed when it is first asked for; needs scipy."""
+def perfect_information(env: SerialChain) -> Bound:
+    """What a plan earns on average that was made with all demand known; needs scipy."""
 
-    def __init__(self, env: SerialChain) -> None:
-        how = f"linear programme, mean of {PATHS} episodes"
-        for name, value in (("env", env), ("how", how), ("source", "computed")):
-            object.__setattr__(self, name, value)
-
-    @cached_property
-    def value(self) -> float:  # type: ignore[override]
-        """Mean over drawn demand."""
-        env: SerialChain = self.env  # type: ignore[attr-defined]
+    def value() -> float:
         rng = Generator(env.device).manual_seed(0)
         demand = torch.stack([env.demand.draw(PATHS, rng) for _ in range(env.max_steps)], 1)
         return float(np.mean([plan(env, path)[0] for path in demand.double().cpu().numpy()]))
+
+    return Bound(value, f"linear programme, mean of {PATHS} episodes", "computed")
 
 
 def plan(env: SerialChain, demand: np.ndarray) -> tuple[float, np.ndarray]:

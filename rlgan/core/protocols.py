@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import torch
@@ -33,9 +34,15 @@ def mapped(fn: Callable[..., Any], *values: Any) -> Any:
 class Bound:
     """The value of a policy that nobody needs to run: an optimum, a linear programme, a published score."""
 
-    value: float
+    given: float | Callable[[], float]
+    """The value, or what computes it when it is first asked for."""
     how: str
     source: str
+
+    @cached_property
+    def value(self) -> float:
+        """What nobody is above."""
+        return self.given() if callable(self.given) else self.given
 
 
 class Env(Protocol):
