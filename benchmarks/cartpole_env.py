@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
 
 import machine
 import torch
+from rates import rate, valid_steps
 from torch import Tensor
 
 from rlgan.core.capture import capture
@@ -22,24 +22,6 @@ from rlgan_envs.cartpole import CartPole, CartPoleConfig
 
 UNROLL = 16
 """Steps in one compiled call."""
-
-
-def rate(call: Callable[[], object], steps: Callable[[], int], seconds: float) -> float:
-    """Steps per second of calls repeated for about ``seconds``."""
-    for _ in range(20):
-        call()
-    began, start = time.perf_counter(), steps()
-    while time.perf_counter() - began < seconds:
-        for _ in range(20):
-            call()
-    return (steps() - start) / (time.perf_counter() - began)
-
-
-def valid_steps(env: VecEnv) -> int:
-    """Steps of finished games and of those still running."""
-    statistics = env.statistics
-    running = statistics.length.masked_fill(env.over, 0.0)
-    return int(statistics.sums["length"].double().sum() + running.double().sum())
 
 
 def eager(copies: int, seconds: float) -> float:

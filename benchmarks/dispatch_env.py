@@ -7,12 +7,8 @@ cores give. ``greedy`` gives random values and matches on the device, ``nearest`
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
-import statistics
-
 import torch
-from cartpole_env import rate, valid_steps
+from rates import parser, rate, report, valid_steps
 from torch import Tensor
 
 from rlgan import assembly
@@ -23,7 +19,7 @@ from rlgan_envs.dispatch import CELLS, Dispatch, DispatchConfig
 SIDES = ("greedy", "nearest", "hungarian", "captured")
 
 
-def measure(side: str, copies: int, drivers: int, seconds: float) -> float:
+def measure(side: str, copies: int, seconds: float, drivers: int) -> float:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     assembly.settle_processor()
@@ -41,20 +37,10 @@ def measure(side: str, copies: int, drivers: int, seconds: float) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sides", nargs="*", choices=SIDES, default=["greedy", "nearest"])
-    parser.add_argument("--copies", type=int, default=1_024)
-    parser.add_argument("--drivers", type=int, default=25)
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
-    args = parser.parse_args()
-    with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
-        for side in args.sides:
-            jobs = [(side, args.copies, args.drivers, args.seconds)] * args.processes
-            sums = [sum(pool.starmap(measure, jobs, chunksize=1)) for _ in range(args.rounds)]
-            median, raw = statistics.median(sums), " ".join(f"{value:,.0f}" for value in sums)
-            print(f"{side:9} median {median:12,.0f} valid steps/s, processes {args.processes}   raw {raw}")
+    options = parser(__doc__, list(SIDES), ["greedy", "nearest"], copies=1_024, seconds=4.0)
+    options.add_argument("--drivers", type=int, default=25)
+    given = options.parse_args()
+    report(measure, given, given.drivers)
 
 
 if __name__ == "__main__":

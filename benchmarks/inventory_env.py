@@ -7,9 +7,6 @@ stepped in Python, where it is installed (`pip install --no-deps or-gym==0.5.0`)
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from cartpole_env import rate, valid_steps
+from rates import parser, rate, report, valid_steps
 from torch import Tensor
 
 from rlgan.core.capture import capture
@@ -86,27 +83,17 @@ def or_gym(name: str, copies: int, seconds: float) -> float:
 SIDES: dict[str, Callable[[str, int, float], float]] = {"eager": eager, "captured": captured, "or-gym": or_gym}
 
 
-def measure(side: str, name: str, copies: int, seconds: float) -> float:
+def measure(side: str, copies: int, seconds: float, name: str) -> float:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     return SIDES[side](name, copies, seconds)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sides", nargs="*", choices=SIDES, default=["eager", "captured"])
-    parser.add_argument("--env", choices=ENVS, default="inventory")
-    parser.add_argument("--copies", type=int, default=16_384)
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
-    args = parser.parse_args()
-    with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
-        for side in args.sides:
-            jobs = [(side, args.env, args.copies, args.seconds)] * args.processes
-            sums = [sum(pool.starmap(measure, jobs, chunksize=1)) for _ in range(args.rounds)]
-            median, raw = statistics.median(sums), " ".join(f"{value:,.0f}" for value in sums)
-            print(f"{side:9} median {median:12,.0f} valid steps/s, processes {args.processes}   raw {raw}")
+    options = parser(__doc__, list(SIDES), ["eager", "captured"], copies=16_384, seconds=2.0)
+    options.add_argument("--env", choices=ENVS, default="inventory")
+    given = options.parse_args()
+    report(measure, given, given.env)
 
 
 if __name__ == "__main__":

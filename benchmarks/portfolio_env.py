@@ -7,13 +7,10 @@ thread each, which is what two cores give. nyse_o needs ``pip install --no-deps 
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
-import statistics
 from collections.abc import Callable
 
 import torch
-from cartpole_env import rate, valid_steps
+from rates import parser, rate, report, valid_steps
 from torch import Tensor
 
 from rlgan.assembly import settle_processor
@@ -51,7 +48,7 @@ def captured(env: VecEnv, seconds: float) -> float:
 SIDES: dict[str, Callable[[VecEnv, float], float]] = {"eager": eager, "captured": captured}
 
 
-def measure(side: str, prices: str, window: int, copies: int, seconds: float) -> float:
+def measure(side: str, copies: int, seconds: float, prices: str, window: int) -> float:
     torch.set_num_threads(1)
     settle_processor()
     torch.manual_seed(0)
@@ -59,21 +56,11 @@ def measure(side: str, prices: str, window: int, copies: int, seconds: float) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sides", nargs="*", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--prices", default="nyse_o")
-    parser.add_argument("--window", type=int, default=31)
-    parser.add_argument("--copies", type=int, default=4_096)
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
-    args = parser.parse_args()
-    with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
-        for side in args.sides:
-            jobs = [(side, args.prices, args.window, args.copies, args.seconds)] * args.processes
-            sums = [sum(pool.starmap(measure, jobs, chunksize=1)) for _ in range(args.rounds)]
-            median, raw = statistics.median(sums), " ".join(f"{value:,.0f}" for value in sums)
-            print(f"{side:9} median {median:12,.0f} valid steps/s, processes {args.processes}   raw {raw}")
+    options = parser(__doc__, list(SIDES), list(SIDES), copies=4_096, seconds=2.0)
+    options.add_argument("--prices", default="nyse_o")
+    options.add_argument("--window", type=int, default=31)
+    given = options.parse_args()
+    report(measure, given, given.prices, given.window)
 
 
 if __name__ == "__main__":

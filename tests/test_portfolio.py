@@ -248,6 +248,30 @@ def test_runs_train_on_the_earlier_part_and_evaluate_on_the_later(tmp_path, monk
     assert "normalised" not in capsys.readouterr().out, "the known scores are of another market"
 
 
+def test_a_run_does_not_go_on_with_other_prices(tmp_path, capsys):
+    path, run = tmp_path / "p.csv", tmp_path / "run"
+    rows = [f"20{y}-01-01,{1 + y % 7},{1 + y % 5}\n" for y in range(10, 91)]
+    path.write_text("d,A,B\n" + "".join(rows))
+    words = [
+        f"env.prices={path}",
+        "preset=none",
+        "env.max_steps=10",
+        "env.window=3",
+        "steps=64",
+        "copies=4",
+        "threads=1",
+    ]
+    words += ["agent.horizon=8", "agent.minibatch=16", "eval.episodes=1", "checkpoint.every=32", f"dir={run}"]
+    assert main(["run", "agent=ppo", "env=portfolio", *words]) == 0
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("steps: 64\n", "steps: 128\n"))
+    path.write_text("d,A,B\n" + "".join(rows).replace(",3,", ",3.5,"))
+    assert main(["resume", str(run)]) == 2
+    assert "the env played data of 'sha256=" in capsys.readouterr().err
+    path.write_text("d,A,B\n" + "".join(rows))
+    assert main(["resume", str(run)]) == 0
+
+
 @pytest.mark.parametrize("context", range(4))
 def test_kellys_weights_are_those_of_a_search(context):
     p, pays, closed = kelly.CHAIN[context], kelly.PAYS, kelly.weights()[context]

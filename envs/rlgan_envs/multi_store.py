@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlgan.core.protocols import State
+from rlgan.datasets import fingerprint
 from rlgan.errors import UsageError
 from rlgan_envs import series
 
@@ -80,6 +81,7 @@ class MultiStore:
         self.config, self.max_steps, self.device, self.dtype = config, config.max_steps, device, dtype
         most = config.max_steps
         self.series = s = series.read(config.csv, most) if config.csv else series.make(config.skus, config.instance)
+        self.protocol = fingerprint(s.demand, s.promotion, s.weekday, s.price, s.cost, s.lead_time, s.volume)
         if s.lead_time.max() >= most:
             raise UsageError(
                 f"env=inventory-multi: lead times of up to {s.lead_time.max()} days are no shorter than an episode; "

@@ -19,6 +19,7 @@ from gymnasium.spaces import Box
 from torch import Generator, Tensor
 
 from rlgan.core.protocols import Bound, Policy, State
+from rlgan.datasets import fingerprint
 from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
 from rlgan.specs import EnvSpec, Score
@@ -73,6 +74,7 @@ class Portfolio:
     def __init__(self, config: PortfolioConfig, device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
         self.config, self.device, self.dtype = config, device, dtype
         self.market = market = load(config.prices)
+        self.protocol = fingerprint(market.relatives, market.listed)
         self.bars, self.assets = market.relatives.shape
         cost, self.train = (0.0, 0.9375) if market.outcomes is not None else (USUAL_COST, 0.75)
         self.cost = cost if config.cost is None else config.cost

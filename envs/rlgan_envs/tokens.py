@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlgan.core.protocols import Policy, State
+from rlgan.datasets import fingerprint
 from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
 from rlgan.nn.text import START, TokenLSTM
@@ -60,7 +61,7 @@ class TokensEnv:
         self.device, self.dtype, self.judge = torch.device(device), dtype, None
         vocabulary, self.length, end = config.vocabulary, config.length, END if config.end else None
         if config.judge:
-            self.judge = _judge(config.judge, self.device)
+            self.judge, self.protocol = _judge(config.judge, self.device)
             vocabulary, self.length, end = self.judge.size, self.judge.length, self.judge.policy.end
         if config.least and (end is None or config.least >= self.length):
             raise UsageError(
@@ -138,23 +139,24 @@ class TokensEnv:
         return tokens.masked_fill(torch.arange(self.length, device=self.device) >= written[:, None], self.end)
 
 
-def _judge(folder: Path, device: torch.device) -> Any:
-    """The generator of a run, whose discriminator judges. UsageError: it has none."""
+def _judge(folder: Path, device: torch.device) -> tuple[Any, str]:
+    """The generator of a run, whose discriminator judges, and its fingerprint. UsageError: it has none."""
     from rlgan import trained
     from rlgan.store import checkpoint
+    from rlgan.store.manifest import MANIFEST
 
     if not (folder / "config.yaml").is_file():
         raise UsageError(f"env.judge={folder} is not a run directory (it has no config.yaml): give that of a generator")
     found = trained.load(folder, str(device))
     if not hasattr(found.learner, "belief"):
         raise UsageError(f"env.judge={folder} holds nothing that judges sequences: give a run of generator=seqgan")
-    done, steps = checkpoint.newest(folder / "checkpoints", segments=False).step, found.run.config.steps
-    if done < steps:
+    saved, steps = checkpoint.newest(folder / "checkpoints", segments=False), found.run.config.steps
+    if saved.step < steps:
         raise UsageError(
-            f"env.judge={folder} is at step {done:,} of {steps:,}, and a judge that learns would change the reward: "
-            f"write `rlgan resume {folder}` first"
+            f"env.judge={folder} is at step {saved.step:,} of {steps:,}, and a judge that learns would change the "
+            f"reward: write `rlgan resume {folder}` first"
         )
-    return found.learner
+    return found.learner, fingerprint((saved.path / MANIFEST).read_bytes())
 
 
 @hookimpl

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from rlgan.core.protocols import DataSet
+from rlgan.datasets import fingerprint
 from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
 from rlgan.measures import bleu, copy_rate, counting_sampler, distinct
@@ -68,8 +68,7 @@ def make(config: LinesConfig, argument: str) -> DataSet:
     held = torch.arange(len(rows)) % config.held_out == min(config.held_out, len(rows)) - 1
     tokens = Tokens(words, " " if config.level == "word" else "", END)
     train, test = rows[~held], rows[held]
-    digest = hashlib.sha256(content).hexdigest()[:12]
-    protocol = f"sha256={digest} level={config.level} lines={len(rows)} held_out={len(test)} length={length}"
+    protocol = f"{fingerprint(content)} level={config.level} lines={len(rows)} held_out={len(test)} length={length}"
     return DataSet(
         train, protocol=protocol, tokens=tokens, judge=lambda device: LinesJudge(train.to(device), test.to(device))
     )

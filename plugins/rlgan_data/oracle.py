@@ -5,7 +5,6 @@ The synthetic task of SeqGAN (Yu et al. 2017): the oracle's arrays are N(0, 1), 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rlgan.core.protocols import DataSet
+from rlgan.datasets import fingerprint
 from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
 from rlgan.measures import copy_rate, counting_sampler
@@ -60,7 +60,7 @@ def make(config: OracleConfig) -> DataSet:
     if not config.path:
         oracle.start(1.0, rng)
     train, test = oracle.sample(torch.rand(2 * config.samples, config.length, generator=rng)).chunk(2)
-    drawn = f"sha256={hashlib.sha256(config.path.read_bytes()).hexdigest()[:12]}" if config.path else "drawn"
+    drawn = fingerprint(config.path.read_bytes()) if config.path else "drawn"
     sizes = f"vocabulary={config.vocabulary} width={config.width} length={config.length} samples={config.samples}"
     return DataSet(
         train,

@@ -52,7 +52,8 @@ class Env(Protocol):
     An env that can be watched has ``render(state, i)``, the picture of copy i (H, W, 3) uint8, and ``fps``. One with
     ``references()`` names policies for ``agent=reference:NAME``, and bounds: ``dict[str, Policy | Bound]``; where these
     may do more than agents, ``step`` takes actions of its ``reference_space`` too. ``evaluated()`` gives the env that
-    evaluations and films play, where it is another one.
+    evaluations and films play, where it is another one. ``protocol`` is text that names the data it plays, as by a
+    hash: a run does not go on with other data.
     """
 
     observation_space: Space

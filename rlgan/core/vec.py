@@ -61,6 +61,7 @@ class VecEnv(Saved, VectorEnv):
         self.references = (
             partial(called, self.name, "in its references", env.references) if hasattr(env, "references") else None
         )
+        self.protocol = getattr(env, "protocol", "")
         self.max_steps = env.max_steps
         self.masked = hasattr(env, "action_mask")
         self.single_observation_space, self.single_action_space = shown_space(env), env.action_space
@@ -155,8 +156,14 @@ class VecEnv(Saved, VectorEnv):
         """Picture of copy i, (H, W, 3) uint8."""
         return self.env.render(self.state, i)  # type: ignore[attr-defined]
 
+    def state_dict(self) -> dict[str, Any]:
+        """The state, and what data it is of."""
+        return {**super().state_dict(), "protocol": self.protocol}
+
     def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Copy a saved state in."""
+        """Copy a saved state in. ValueError: it was of other data."""
+        if tree["protocol"] != self.protocol:
+            raise ValueError(f"the env played data of {tree['protocol']!r:.200}, which has changed")
         # never in place, as in step
         self.state, self.over = {k: torch.empty_like(v) for k, v in self.state.items()}, torch.empty_like(self.over)
         super().load_state_dict(tree)

@@ -1,0 +1,53 @@
+"""Steps per second of envs made of tensors: what their benchmarks share."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rlgan.core.vec import VecEnv
+
+
+def rate(call: Callable[[], object], steps: Callable[[], int], seconds: float) -> float:
+    """Steps per second of calls repeated for about ``seconds``."""
+    for _ in range(20):
+        call()
+    began, start = time.perf_counter(), steps()
+    while time.perf_counter() - began < seconds:
+        for _ in range(20):
+            call()
+    return (steps() - start) / (time.perf_counter() - began)
+
+
+def valid_steps(env: VecEnv) -> int:
+    """Steps of finished games and of those still running."""
+    statistics = env.statistics
+    running = statistics.length.masked_fill(env.over, 0.0)
+    return int(statistics.sums["length"].double().sum() + running.double().sum())
+
+
+def parser(
+    doc: str | None, sides: list[str], default: list[str], copies: int, seconds: float
+) -> argparse.ArgumentParser:
+    """The options that all have."""
+    found = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("sides", nargs="*", choices=sides, default=default)
+    found.add_argument("--copies", type=int, default=copies)
+    found.add_argument("--processes", type=int, default=1)
+    found.add_argument("--rounds", type=int, default=3)
+    found.add_argument("--seconds", type=float, default=seconds, help="of each measurement")
+    return found
+
+
+def report(measure: Callable[..., float], given: argparse.Namespace, *more: Any) -> None:
+    """Print the median over rounds of ``measure(side, copies, seconds, *more)``, summed over processes at once."""
+    with multiprocessing.get_context("spawn").Pool(given.processes) as pool:
+        for side in given.sides:
+            jobs = [(side, given.copies, given.seconds, *more)] * given.processes
+            sums = [sum(pool.starmap(measure, jobs, chunksize=1)) for _ in range(given.rounds)]
+            median, raw = statistics.median(sums), " ".join(f"{value:,.0f}" for value in sums)
+            print(f"{side:9} median {median:12,.0f} valid steps/s, processes {given.processes}   raw {raw}")
