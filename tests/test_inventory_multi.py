@@ -15,7 +15,7 @@ from rlgan.core.vec import VecEnv
 from rlgan.errors import UsageError
 from rlgan.registry import Registry
 from rlgan.testing import EnvConformance, check_env
-from rlgan_envs import clairvoyant, multi_rules, series
+from rlgan_envs import multi_bound, multi_rules, multi_series
 from rlgan_envs.inventory_multi import InventoryMulti
 from rlgan_envs.multi_store import GRID, InventoryMultiConfig
 
@@ -26,7 +26,7 @@ HEADER = "date,sku,demand,price,cost,lead_time"
 @pytest.fixture(autouse=True)
 def small_budgets(monkeypatch):
     monkeypatch.setattr(multi_rules, "WINDOWS", 4)
-    monkeypatch.setattr(clairvoyant, "WINDOWS", 2)
+    monkeypatch.setattr(multi_bound, "WINDOWS", 2)
 
 
 class TestInventoryMulti(EnvConformance):
@@ -305,7 +305,7 @@ def programme(env, day):
 
 def test_the_bound_is_that_of_the_linear_programme():
     env = InventoryMulti(InventoryMultiConfig(skus=4, max_steps=14, capacity=130.0), "cpu", F64)
-    found = clairvoyant.bound(env, torch.tensor([100, 900]), rounds=400)
+    found = multi_bound.bound(env, torch.tensor([100, 900]), rounds=400)
     for value, day in zip(found.tolist(), (100, 900), strict=True):
         exact = programme(env, day)
         assert exact - 1e-6 <= value <= exact * 1.002
@@ -315,7 +315,7 @@ def test_nobody_earns_more_than_the_bound(tmp_path):
     """Every sequence of orders of one item, and the bound."""
     demand = np.array([[3], [3], [4], [2], [9], [1], [5]])
     env = shop(tmp_path, demand, [(20.0, 12.0, 1, 1.0)], capacity=9.0)
-    most = float(clairvoyant.bound(env, torch.tensor([2]), rounds=300))
+    most = float(multi_bound.bound(env, torch.tensor([2]), rounds=300))
     plans = torch.tensor(list(itertools.product((0, 2, 5, 6, 9), repeat=5)), dtype=F64)
     state = env.opening(torch.full((len(plans),), 2))
     total = torch.zeros(len(plans), dtype=F64)
@@ -380,7 +380,7 @@ def test_the_examples_of_the_page_run_as_they_stand(tmp_path, monkeypatch, capsy
     assert lengths == [5, 10] and sample.startswith(HEADER + "\n")
     monkeypatch.chdir(tmp_path)
     Path("sample.csv").write_text(sample)
-    assert series.read("sample.csv", 100).demand.tolist() == [[12], [9]]
+    assert multi_series.read("sample.csv", 100).demand.tolist() == [[12], [9]]
     demand = np.random.default_rng(0).poisson((12, 7, 3), (500, 3))
     written(Path("demand.csv"), demand, [(4.5, 2.8, 2, 1), (3, 2, 1, 1), (9, 5, 3, 2)])
     exec(compile(learn, "docs/envs/inventory.md", "exec"), {})

@@ -13,10 +13,11 @@ from rlgan.core.vec import VecEnv
 from rlgan.errors import UsageError
 from rlgan.registry import Registry
 from rlgan.testing import EnvConformance, check_env
-from rlgan_envs import kelly, prices
+from rlgan_envs import portfolio_kelly as kelly
+from rlgan_envs import portfolio_prices as prices
 from rlgan_envs.portfolio import LIMIT, Portfolio, PortfolioConfig, logits, remainder, rounds
-from rlgan_envs.prices import Market
-from rlgan_envs.simplex import least_variance, log_optimal, minimum_variance
+from rlgan_envs.portfolio_prices import Market
+from rlgan_envs.portfolio_weights import least_variance, log_optimal, minimum_variance
 
 F64 = torch.float64
 THREE = "date,A,B\n2024-01-01,1,8\n2024-01-02,2,4\n2024-01-03,2,6\n2024-01-04,1,6\n"

@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from rlgan.core.protocols import Bound, Policy, State
-from rlgan_envs.clairvoyant import clairvoyant
+from rlgan_envs.multi_bound import clairvoyant
 from rlgan_envs.multi_store import MultiStore
 
 Rule = Callable[[Tensor, Tensor], Tensor]

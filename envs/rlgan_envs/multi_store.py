@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from rlgan.core.protocols import State
 from rlgan.datasets import fingerprint
 from rlgan.errors import UsageError
-from rlgan_envs import series
+from rlgan_envs import multi_series
 
 GRID = (0.0, 0.16, 0.33, *(x / 20 for x in range(8, 13)), 0.66, 0.83)
 GRID += tuple(round(whole + part, 2) for whole in (1, 2, 3) for part in (0, 0.16, 0.33, 0.5, 0.66, 0.83))
@@ -80,7 +80,9 @@ class MultiStore:
     ) -> None:
         self.config, self.max_steps, self.device, self.dtype = config, config.max_steps, device, dtype
         most = config.max_steps
-        self.series = s = series.read(config.csv, most) if config.csv else series.make(config.skus, config.instance)
+        self.series = s = (
+            multi_series.read(config.csv, most) if config.csv else multi_series.make(config.skus, config.instance)
+        )
         self.protocol = fingerprint(s.demand, s.promotion, s.weekday, s.price, s.cost, s.lead_time, s.volume)
         if s.lead_time.max() >= most:
             raise UsageError(

@@ -23,10 +23,10 @@ from rlgan.datasets import fingerprint
 from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
 from rlgan.specs import EnvSpec, Score
-from rlgan_envs import kelly
+from rlgan_envs import portfolio_kelly as kelly
 from rlgan_envs.portfolio_picture import Chart
-from rlgan_envs.prices import load
-from rlgan_envs.simplex import least_variance, log_optimal
+from rlgan_envs.portfolio_prices import load
+from rlgan_envs.portfolio_weights import least_variance, log_optimal
 
 LIMIT = 10.0
 """Bound of actions. At -LIMIT an asset is not held at all."""

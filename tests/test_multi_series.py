@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from rlgan.cli.main import main
-from rlgan_envs import series
+from rlgan_envs import multi_series
 
 HEADER = "date,sku,demand,price,cost,lead_time"
 
 
 def test_made_up_demand_is_what_it_says():
-    s = series.make(20, 1)
-    again, other = series.make(20, 1), series.make(20, 2)
+    s = multi_series.make(20, 1)
+    again, other = multi_series.make(20, 1), multi_series.make(20, 2)
     assert np.array_equal(s.demand, again.demand) and not np.array_equal(s.demand, other.demand)
     quiet = s.demand[s.promotion == 0].mean()
     assert 1.5 < s.demand[s.promotion == 1].mean() / quiet < 3 and 0.1 < s.promotion.mean() < 0.2

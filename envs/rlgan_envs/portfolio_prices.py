@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from rlgan.errors import UsageError
-from rlgan_envs import kelly
+from rlgan_envs import portfolio_kelly as kelly
 
 SETS = ("nyse_o", "nyse_n", "tse", "sp500", "msci", "djia")
 """Files of universal-portfolios: prices over those before the first row, without dates."""
