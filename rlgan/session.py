@@ -148,11 +148,14 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
         if isinstance(env, VecEnv) and env.render_mode is None:
             raise UsageError(f"env={run.config.env} cannot be filmed: it has no render(state, i)")
         env.start(0)
+        every = getattr(env, "film_every", 1)
         shown = {"score": 0.0, "steps": 0, "game": 1}
 
         def draw(row: dict[str, torch.Tensor]) -> None:
             shown["score"] += float(row["reward"][0])
             shown["steps"] += int(row["valid"][0])
+            if shown["steps"] % every and not row["over"][0]:
+                return
             text = f"{run.config.agent} on {run.config.env}   game {shown['game']}   score {shown['score']:g}"
             video.add(env.frame(0), f"{text}   step {shown['steps']}")
             if row["over"][0]:

@@ -13,13 +13,13 @@ from rlgan.core.vec import VecEnv
 from rlgan.registry import Registry
 from rlgan.testing import EnvConformance, check_env
 from rlgan_envs.dispatch import Dispatch, DispatchConfig
-from rlgan_envs.dispatch_matching import Reach, greedy, hungarian
-from rlgan_envs.dispatch_orders import LONGEST, STEPS, Orders, busiest, kinds
+from rlgan_envs.dispatch_orders import LONGEST, STEPS, Orders, busiest, kinds, manhattan
 from rlgan_envs.dispatch_planning import best_days, most_served, value_table
+from rlgan_envs.matching import Reach, greedy, hungarian
 
 pytest.importorskip("scipy")
 F64 = torch.float64
-REACH = Reach(9, 2, "cpu")
+REACH = Reach(manhattan(), 2, "cpu")
 
 
 class TestDispatch(EnvConformance):

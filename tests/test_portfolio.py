@@ -405,6 +405,7 @@ SENTENCES = {
     "d,A,B\n2024-01-01,1,1\n2024-01-02,1\n": "line 3 has 2 columns, the header has 3",
     "d,A\n2024-01-02,1\n2024-01-01,1\n": "line 3, column 'd': 2024-01-01 does not come after the date of line 2: sort",
     "d,A\n2024-01-01,1\n2024-01-01,1\n": "line 3, column 'd': 2024-01-01 does not come after",
+    "d,A\n2024-01-01T00:30+00:00,1\n2024-01-01T02:00+02:00,1\n": "line 3, column 'd': 2024-01-01T02:00+02:00 does not",
     "d,A\nMonday,1\n2024-01-01,1\n": "line 2, column 'd': 'Monday' is no date: write it as 2024-01-31",
     "d,A,B\n2024-01-01,1,1\n2024-01-02,1,0\n": "line 3, column 'B': 0 is no price: write a finite number above 0",
     "d,A\n2024-01-01,1\n2024-01-02,-3\n": "line 3, column 'A': -3 is no price",

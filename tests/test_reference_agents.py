@@ -165,6 +165,26 @@ def test_a_policy_is_filmed_and_demonstrates(tmp_path: Path) -> None:
     assert load_file(demos)["obs"].shape == (40, 4)
 
 
+def test_a_film_of_a_long_episode_skips_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cv2")
+    pytest.importorskip("imageio_ffmpeg")
+    from rlgan.report.video import Video
+    from rlgan_envs.cartpole import CartPole
+
+    add, seen = Video.add, list[str]()
+
+    def note(film: Video, frame: np.ndarray, text: str) -> None:
+        seen.append(text.rpartition(" ")[2])
+        add(film, frame, text)
+
+    monkeypatch.setattr(Video, "add", note)
+    monkeypatch.setattr(CartPole, "film_every", 8, raising=False)
+    words = ["agent=reference:linear-feedback", "env=cartpole", "env.max_steps=20", "eval.episodes=1"]
+    assert main(["run", *words, f"dir={tmp_path / 'run'}"]) == 0
+    assert main(["watch", str(tmp_path / "run"), "episodes=2"]) == 0
+    assert seen == ["8", "16", "20", "0", "8", "16", "20"], "and the picture between two games"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [

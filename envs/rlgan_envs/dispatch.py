@@ -21,10 +21,10 @@ from torch import Generator, Tensor
 from rlgan.core.protocols import Bound, Policy, State
 from rlgan.hookspecs import hookimpl
 from rlgan.specs import EnvSpec, Score, unchanged
-from rlgan_envs.dispatch_matching import Reach, greedy, hungarian
-from rlgan_envs.dispatch_orders import CELLS, SIDE, STEPS, Orders, busiest
+from rlgan_envs.dispatch_orders import CELLS, SIDE, STEPS, Orders, busiest, manhattan
 from rlgan_envs.dispatch_picture import draw
 from rlgan_envs.dispatch_planning import hindsight, value_table
+from rlgan_envs.matching import Reach, greedy, hungarian
 
 FARTHEST = 2 * (SIDE - 1)
 LIMIT = 10.0
@@ -72,7 +72,7 @@ class Dispatch:
 
     def __init__(self, config: DispatchConfig, device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
         self.config, self.device, self.dtype = config, device, dtype
-        self.reach, self.orders = Reach(SIDE, config.radius, device), Orders(device)
+        self.reach, self.orders = Reach(manhattan(), config.radius, device), Orders(device)
         self.window = busiest(config.orders)
         gamma = config.gamma
         lasts = torch.arange(FARTHEST + 1)[:, None] + torch.arange(config.radius + 1) + 1  # (trip, P) steps
@@ -166,7 +166,7 @@ class Dispatch:
         return self.reach.distance.flatten().index_select(0, (cell * CELLS + other).flatten()).view(cell.shape)
 
     def match(self, state: State, worth: Tensor, value: Tensor, waiting: Tensor) -> Tensor:
-        """The driver of each order (n, K), M where it has none; arguments as `dispatch_matching.greedy` has them."""
+        """The driver of each order (n, K), M where it has none; arguments as `matching.greedy` has them."""
         least = 0.0 if self.config.decline else -torch.inf
         given = self.reach, worth, value, state["origin"], waiting, state["cell"], self.idle(state), least
         return greedy(*given, self.window) if self.config.matching == "greedy" else hungarian(*given)

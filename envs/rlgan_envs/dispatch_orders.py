@@ -22,6 +22,12 @@ COLUMNS, SHARES, GOALS = 14, 24, 24
 """Bits of a drawn number that give the column of the alias table, the point in it and the goal."""
 
 
+def manhattan() -> Tensor:
+    """Distances of the cells, (81, 81) int64."""
+    place = torch.cartesian_prod(torch.arange(SIDE), torch.arange(SIDE))
+    return (place[:, None] - place).abs().sum(2)
+
+
 def rounded(mean: float, deviation: float, most: int) -> Tensor:
     """Probabilities of 0, ..., ``most`` of a normal number truncated to [0, most] and rounded, float64."""
     value = torch.arange(most + 1, dtype=torch.float64)

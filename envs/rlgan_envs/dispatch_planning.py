@@ -13,7 +13,8 @@ import torch
 from torch import Generator, Tensor
 
 from rlgan.core.protocols import Bound
-from rlgan_envs.dispatch_orders import CELLS, SIDE, STEPS
+from rlgan_envs.dispatch_orders import CELLS, STEPS, manhattan
+from rlgan_envs.flow_bound import best_flow
 
 TABLE_DAYS = 300
 """Days of the nearest policy from which the value table is learned."""
@@ -72,11 +73,7 @@ def most_served(
         end: Its last one.
         radius: Largest pickup distance.
     """
-    from scipy.optimize import linprog
-    from scipy.sparse import coo_array
-
-    place = np.stack(np.divmod(np.arange(CELLS), SIDE), 1)
-    distance = np.abs(place[:, None] - place).sum(2)
+    distance = manhattan().numpy()
     order, t, cell = (
         np.concatenate(part)
         for part in zip(
@@ -93,26 +90,15 @@ def most_served(
     )
     origins, goals = np.asarray(origin)[order], np.asarray(goal)[order]
     there = t + 1 + distance[cell, origins] + distance[origins, goals]
-    serving, staying, nodes = len(order), STEPS * CELLS, STEPS * CELLS
-    arc, stay = np.arange(serving), serving + np.arange(staying)
-    back, on = there < STEPS, np.arange(nodes - CELLS)
-    # what leaves a node less what comes in: the drivers that start there
-    entries = [
-        (t * CELLS + cell, arc, 1.0),
-        ((there * CELLS + goals)[back], arc[back], -1.0),
-        (np.arange(nodes), stay, 1.0),
-        (on + CELLS, stay[on], -1.0),
-    ]
-    row, column = (np.concatenate([entry[i] for entry in entries]) for i in (0, 1))
-    sign = np.concatenate([np.full(len(entry[0]), entry[2]) for entry in entries])
-    flow = coo_array((sign, (row, column)), shape=(nodes, serving + staying)).tocsr()
-    once = coo_array((np.ones(serving), (order, arc)), shape=(len(origin), serving + staying)).tocsr()
-    supply = np.concatenate((np.bincount(starts, minlength=CELLS), np.zeros(nodes - CELLS)))
-    cost = np.concatenate((-np.ones(serving), np.zeros(staying)))
-    found = linprog(cost, once, np.ones(len(origin)), flow, supply, method="highs")
-    if found.status != 0:
-        raise ArithmeticError(f"the linear programme of a day was not solved: {found.message}")
-    return -float(found.fun)
+    nodes = STEPS * CELLS
+    node = np.arange(nodes)
+    return best_flow(
+        np.concatenate((t * CELLS + cell, node)),
+        np.concatenate((np.minimum(there * CELLS + goals, nodes), np.minimum(node + CELLS, nodes))),
+        np.concatenate((np.ones(len(order)), np.zeros(nodes))),
+        np.concatenate((order, np.full(nodes, -1))),
+        np.concatenate((np.bincount(starts, minlength=CELLS), np.zeros(nodes - CELLS))),
+    )
 
 
 def hindsight(env: Any) -> Bound:

@@ -32,6 +32,8 @@ LIMIT = 10.0
 """Bound of actions. At -LIMIT an asset is not held at all."""
 USUAL_COST = 0.0025
 """Of markets that are not synthetic; as in Jiang et al. (2017)."""
+PICTURES = 1024
+"""Pictures in a film of a long evaluation, about."""
 EXACT = 1e-10
 """Error that is left of the remainder after a trade."""
 MEMORY = 250
@@ -70,6 +72,7 @@ class Portfolio:
     """
 
     fps = 30
+    film_every = 1
 
     def __init__(self, config: PortfolioConfig, device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
         self.config, self.device, self.dtype = config, device, dtype
@@ -115,6 +118,7 @@ class Portfolio:
         later = copy.copy(self)
         later.first = self.split if self.train < 1 else 0
         later.last, later.max_steps = self.bars, self.bars - later.first
+        later.film_every = math.ceil(later.max_steps / PICTURES)
         later.charts = defaultdict(lambda: Chart(later))
         return later
 

@@ -40,12 +40,14 @@ class Chart:
             self.states = dict.fromkeys(self.policies, fresh)
             self.curves: dict[str, list[float]] = {name: [0.0] for name in ("", *self.policies)}
             self.start = self.t = start
+        # between two pictures of a film the own curve is drawn straight
+        own = self.curves[""]
+        own += np.linspace(own[-1], float(state["log_wealth"]), t - self.t + 1)[1:].tolist()
         while self.t < t:
             for name, policy in self.policies.items():
                 self.states[name], _, _ = self.env.step(self.states[name], policy(self.states[name], None), None)
                 self.curves[name].append(float(self.states[name]["log_wealth"]))
             self.t += 1
-            self.curves[""].append(float(state["log_wealth"]))
         return self._picture(int(state["end"]) - start, state["weights"][0].tolist())
 
     def _picture(self, bars: int, weights: list[float]) -> np.ndarray:

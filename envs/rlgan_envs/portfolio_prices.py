@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -137,7 +137,7 @@ def _date(where: str, cell: str) -> datetime:
         date = datetime.fromisoformat(cell.strip())
     except ValueError as error:
         raise UsageError(f"{where}: '{cell.strip()}' is no date: write it as 2024-01-31") from error
-    return date.replace(tzinfo=None)
+    return (date.astimezone(UTC) if date.tzinfo else date).replace(tzinfo=None)
 
 
 def _price(where: str, cell: str) -> float:

@@ -281,11 +281,13 @@ ZOO: dict[str, dict[str, dict[str, Any]]] = {
     "sac": {
         "pendulum": {"steps": 20_000, "copies": 1, "agent.learning_rate": 1e-3},
         "halfcheetah": {"steps": 1_000_000, "copies": 1, "agent.learning_starts": 10_000},
+        "reacher": {"steps": 200_000, "copies": 1, "agent.learning_starts": 10_000},
     },
     "td3": {"pendulum": PENDULUM},
     "ddpg": {"pendulum": PENDULUM},
 }
-"""The settings of RL-Zoo (github.com/DLR-RM/rl-baselines3-zoo, commit 22e3ff2), by algorithm and env."""
+"""The settings of RL-Zoo (github.com/DLR-RM/rl-baselines3-zoo, commit 22e3ff2), by algorithm and env; reacher, which it does
+not have, has those of its MuJoCo envs."""
 ENVS = {
     "cartpole": ("cartpole", "gym:CartPole-v1"),
     "pendulum": ("pendulum", "gym:Pendulum-v1"),
@@ -293,6 +295,7 @@ ENVS = {
     "mountaincar": ("mountaincar", "gym:MountainCar-v0"),
     "lunarlander": ("gym:LunarLander-v3",),
     "halfcheetah": ("gym:HalfCheetah-v5",),
+    "reacher": ("gym:Reacher-v5",),
 }
 """The envs that a setting is for; where there are two, they are the same problem."""
 ALGORITHMS = {

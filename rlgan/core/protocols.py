@@ -49,7 +49,8 @@ class Env(Protocol):
     """A problem as pure functions, batched over the leading dimension, with fixed shapes. It knows no reset logic, no
     time limit and no statistics: the VecEnv does these once for all.
 
-    An env that can be watched has ``render(state, i)``, the picture of copy i (H, W, 3) uint8, and ``fps``. One with
+    An env that can be watched has ``render(state, i)``, the picture of copy i (H, W, 3) uint8, ``fps``, and where its
+    episodes are long ``film_every``, the steps from one picture of a film to the next. One with
     ``references()`` names policies for ``agent=reference:NAME``, and bounds: ``dict[str, Policy | Bound]``; where these
     may do more than agents, ``step`` takes actions of its ``reference_space`` too. ``evaluated()`` gives the env that
     evaluations and films play, where it is another one. ``protocol`` is text that names the data it plays, as by a

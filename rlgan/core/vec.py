@@ -54,7 +54,7 @@ class VecEnv(Saved, VectorEnv):
         self.num_envs = copies
         self.device = torch.device(device)
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": ["rgb_array"]}
-        self.fps = getattr(env, "fps", 30)
+        self.fps, self.film_every = getattr(env, "fps", 30), getattr(env, "film_every", 1)
         self.render_mode = "rgb_array" if hasattr(env, "render") else None
         self.stack = getattr(env, "stack", 1)
         self.model = partial(called, self.name, "in its model", env.model) if hasattr(env, "model") else None
@@ -105,8 +105,8 @@ class VecEnv(Saved, VectorEnv):
         self.state = {name: where(fresh, start[name], value) for name, value in state.items()}
         reward = reward.masked_fill(fresh, 0.0)
         terminated = terminated & valid
-        truncated = (self.statistics.advance(reward, valid) >= self.max_steps) & ~terminated
-        self.over = over = terminated | truncated
+        self.over = over = terminated | (self.statistics.advance(reward, valid) >= self.max_steps)
+        truncated = over ^ terminated
         self.statistics.finish(over, metrics=self.env.metrics(self.state) if self._has_metrics else None)  # type: ignore[attr-defined]
         info = {"valid": valid, "first": fresh, "over": over}
         return self._observe(), reward, terminated, truncated, info

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -27,10 +28,11 @@ def host_reads() -> Iterator[list[str]]:
     """Note the first read back to Python, with its file and line, in the list that is given.
 
     ``if tensor``, ``.item()`` and results whose shape depends on values (``nonzero``, ``x[mask]``) all wait for the
-    device and cannot be captured.
+    device and cannot be captured. Code that reads where it is free, on a CPU when ``torch.compiler.is_compiling()`` is
+    false, takes the way here that it takes when it is captured.
     """
     reads: list[str] = []
-    with _Methods(reads), _Shapes(reads):
+    with patch.object(torch.compiler, "is_compiling", lambda: True), _Methods(reads), _Shapes(reads):
         yield reads
 
 

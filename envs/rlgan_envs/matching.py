@@ -1,7 +1,7 @@
 """Who serves whom: greedy matching of all copies at once on the device, and the Hungarian algorithm copy by copy.
 
 The score of a pair is the order's worth at its pickup distance less the value of the driver's cell, so drivers in one
-cell are alike. Shapes: n copies, K orders, M drivers, C cells, P distances 0, ..., radius, O offsets of cells in reach.
+cell are alike. Shapes: n copies, K orders, M drivers, C cells, P distances 0, ..., radius, O cells in reach.
 """
 
 from __future__ import annotations
@@ -14,24 +14,23 @@ from torch.nn import functional as F
 
 
 class Reach:
-    """The cells from which an order can be served, on a grid of ``side`` x ``side`` cells.
+    """The cells from which an order can be served.
 
-    ``near`` (C, O) int64 has them for each cell of an origin, nearest first, and C where an offset leads out of the
-    grid; ``ring`` (O,) int64 their Manhattan distances; ``distance`` (C, C) int64 those of all cells.
+    ``near`` (C, O) int64 has them for each cell of an origin, nearest first, and C where a cell has fewer than others;
+    ``ring`` (O,) int64 their distances; ``distance`` (C, C) int64 those of all cells.
     """
 
-    def __init__(self, side: int, radius: int, device: torch.device | str) -> None:
-        place = torch.cartesian_prod(torch.arange(side), torch.arange(side))
-        distance = (place[:, None] - place).abs().sum(2)
-        span = range(-radius, radius + 1)
-        steps = [(abs(a) + abs(b), a, b) for a in span for b in span if abs(a) + abs(b) <= radius]
-        ring, a, b = torch.tensor(sorted(steps)).unbind(1)
-        x, y = place[:, :1] + a, place[:, 1:] + b
-        inside = (x >= 0) & (x < side) & (y >= 0) & (y < side)
-        self.cells, self.radius = side * side, radius
-        self.near = torch.where(inside, x * side + y, self.cells).to(device)
-        self.ring, self.distance = ring.to(device), distance.to(device)
-        self.bounds = [0, *ring.bincount().cumsum(0).tolist()]
+    def __init__(self, distance: Tensor, radius: int, device: torch.device | str) -> None:
+        self.cells, self.radius = len(distance), radius
+        cells = torch.arange(self.cells).expand(self.cells, -1)
+        rings = [
+            cells.masked_fill(distance != far, self.cells).sort(1).values[:, : int((distance == far).sum(1).max())]
+            for far in range(radius + 1)
+        ]
+        self.near = torch.cat(rings, 1).to(device)
+        self.ring = torch.cat([torch.full((ring.shape[1],), far) for far, ring in enumerate(rings)]).to(device)
+        self.distance = distance.to(device)
+        self.bounds = [0, *self.ring.bincount(minlength=radius + 1).cumsum(0).tolist()]
         """Where each distance begins among the offsets."""
 
     def cheapest(self, price: Tensor) -> Tensor:
@@ -68,6 +67,9 @@ def greedy(
     Returns the driver of each order (n, K), M where it has none. Ties go to the first order and the nearest cell.
     """
     (n, drivers), orders, device = cell.shape, origin.shape[1], cell.device
+    if device.type == "cpu" and not torch.compiler.is_compiling():
+        # there counting costs nothing, and days begin and end with few orders
+        window = min(window, max(int(waiting.sum(1).max()), 1))
     # seen (n, W): the numbers of the orders that wait, then K, which is no order
     number = torch.arange(orders, device=device).expand(n, -1)
     rank = waiting.cumsum(1)

@@ -1,0 +1,231 @@
+"""Fleet management: idle vehicles move between the zones of a hexagonal city before orders come, after Lin et al. (KDD
+2018), *Efficient Large-Scale Fleet Management via Multi-Agent Deep Reinforcement Learning*.
+
+Differs from the paper: its city's data are not published, so trips are drawn from commutes of our own making; the fleet
+keeps its size; one agent decides for all zones. Shapes: n copies, M vehicles, C zones, J orders that a slot may have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from annotated_types import Ge, Interval
+from gymnasium.spaces import Box
+from torch import Generator, Tensor
+
+from rlgan.core.protocols import Bound, Policy, State
+from rlgan.hookspecs import hookimpl
+from rlgan.specs import EnvSpec, unchanged
+from rlgan_envs.fleet_city import HOUR, LIMIT, MOVES, SLOTS, City
+from rlgan_envs.fleet_picture import draw
+from rlgan_envs.fleet_planning import assigned, hindsight, nearest, values
+from rlgan_envs.matching import Reach, greedy
+
+FADE = 0.8
+"""What a vehicle that comes k slots later counts for in the observation, to the power of k."""
+
+
+@dataclass(frozen=True)
+class FleetConfig:
+    """Settings of the fleet."""
+
+    size: Annotated[int, Interval(ge=1, le=12)] = 3
+    """Rings of zones around the middle one: 3 have 37 zones, 12 have 469."""
+    vehicles: Annotated[int, Interval(ge=1, le=5000)] = 60
+    """Vehicles in the city."""
+    orders: Annotated[float, Interval(ge=1, le=100_000)] = 1200.0
+    """Orders of a day, on average."""
+    radius: Annotated[int, Interval(ge=0, le=3)] = 1
+    """Most zones between an order and the vehicle that serves it; each takes a slot more."""
+    move_cost: Annotated[float, Ge(0)] = 0.1
+    """What a move to the next zone costs; a trip of d slots earns d on average."""
+    out_of_range: Literal["clip", "refuse"] = "clip"
+    """Logits out of bounds are cut to the nearest one, NaN to 0, or nobody moves in that slot. Both are counted."""
+
+
+class Fleet:
+    """State: ``time`` (n,) int64; of vehicles (n, M) int64 ``cell``, the zone they are in or go to, and ``free``, the
+    slot from which they are there, and float ``fare``, that of the order got in the last slot; of that slot's orders by
+    zone, (n, C) float, ``asked`` and ``lost``; sums (n,) float ``come``, orders, ``served``, ``fares``, ``moves`` and
+    ``odd``, values out of range.
+
+    Action (n, 7 C): logits of staying and of the six moves, zone by zone; those out of the city are masked. Reward:
+    fares less what moves cost. Terminated after a day of 144 slots.
+    """
+
+    fps = 8
+    max_steps = SLOTS + 1
+
+    def __init__(self, config: FleetConfig, device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
+        self.config, self.device, self.dtype = config, device, dtype
+        self.city = City(config.size, config.orders, device, dtype)
+        self.reach = Reach(self.city.distance.cpu(), config.radius, device)
+        zones = self.city.zones
+        self.fade = (FADE ** torch.arange(int(self.city.duration.max()) + config.radius + 1)).to(device)
+        """What those count for who come 0, 1, ... slots later."""
+        self.observation_space = Box(0.0, np.inf, (SLOTS // HOUR + 3 * zones,), np.float32)
+        self.action_space = Box(-LIMIT, LIMIT, (MOVES * zones,), np.float32)
+
+    def reset(self, n: int, rng: Generator | None) -> State:
+        """Vehicles anywhere, all idle."""
+        zones = self.city.zones
+        cell = torch.randint(zones, (n, self.config.vehicles), generator=rng, device=self.device)
+        time = torch.zeros(n, dtype=torch.int64, device=self.device)
+        by_zone = torch.zeros((n, zones), dtype=self.dtype, device=self.device)
+        sums = dict.fromkeys(("come", "served", "fares", "moves", "odd"), time.to(self.dtype))
+        vehicles = {"cell": cell, "free": torch.zeros_like(cell), "fare": torch.zeros_like(cell, dtype=self.dtype)}
+        return {"time": time, **vehicles, "asked": by_zone, "lost": by_zone, **sums}
+
+    def observe(self, state: State) -> Tensor:
+        """The hour, one-hot, then maps of idle vehicles, vehicles on their way and the last slot's orders, (n, 24 + 3 C).
+
+        Who is on the way counts ``FADE^k`` in the zone that it goes to, k slots before it is idle there.
+        """
+        hours = torch.arange(SLOTS // HOUR, device=self.device) == (state["time"] // HOUR)[:, None]
+        idle = self.idle(state)
+        soon = self.fade[(state["free"] - state["time"][:, None]).clamp(0, len(self.fade) - 1)] * ~idle
+        maps = self.by_zone(state["cell"], idle), self.by_zone(state["cell"], soon), state["asked"]
+        return torch.cat([part.float() for part in (hours, *maps)], 1)
+
+    def idle(self, state: State) -> Tensor:
+        """Whether a vehicle is idle, (n, M)."""
+        return state["free"] <= state["time"][:, None]
+
+    def by_zone(self, cell: Tensor, weight: Tensor) -> Tensor:
+        """Sums of weights (n, ...) by zone, (n, C)."""
+        total = torch.zeros((len(cell), self.city.zones), dtype=self.dtype, device=self.device)
+        return total.scatter_add_(1, cell, weight.to(self.dtype))
+
+    def step(self, state: State, action: Tensor, rng: Generator | None) -> tuple[State, Tensor, Tensor]:
+        """Idle vehicles move, then the slot's orders come, those of the largest fares are served first."""
+        c, city, time = self.config, self.city, state["time"]
+        given = action.to(self.dtype)
+        logits = given.nan_to_num(0.0).clamp(-LIMIT, LIMIT)
+        odd = (logits != given).sum(1).to(self.dtype)
+        idle = self.idle(state)
+        going = idle & (odd == 0).unsqueeze(1) if c.out_of_range == "refuse" else idle
+        move = self.moves(logits.view(len(time), city.zones, MOVES), state["cell"], going, rng)
+        cell = city.near.flatten().index_select(0, (state["cell"] * MOVES + move).flatten()).view(move.shape)
+        moved = (cell != state["cell"]).sum(1).to(self.dtype)
+        asked = city.draw(time.clamp(max=SLOTS - 1), rng)
+        driver = self.match(asked.origin, asked.fare, asked.there, cell, idle)
+        found = driver < c.vehicles
+        # a column more stands for nobody
+        padded, free = (torch.nn.functional.pad(part, (0, 1)) for part in (cell, state["free"]))
+        pickup = self.between(padded.gather(1, driver), asked.origin)
+        busy = pickup + 1 + self.between(asked.origin, asked.goal)
+        fares = (asked.fare * found).sum(1)
+        following = {
+            "time": time + 1,
+            "cell": padded.scatter(1, driver, asked.goal)[:, :-1],
+            "free": free.scatter(1, driver, time.unsqueeze(1) + busy)[:, :-1],
+            "fare": torch.zeros_like(padded, dtype=self.dtype).scatter(1, driver, asked.fare)[:, :-1],
+            "asked": self.by_zone(asked.origin, asked.there),
+            "lost": self.by_zone(asked.origin, asked.there & ~found),
+            "come": state["come"] + asked.there.sum(1),
+            "served": state["served"] + found.sum(1),
+            "fares": state["fares"] + fares,
+            "moves": state["moves"] + moved,
+            "odd": state["odd"] + odd,
+        }
+        return following, fares - c.move_cost * moved, following["time"] >= SLOTS
+
+    def moves(self, logits: Tensor, cell: Tensor, going: Tensor, rng: Generator | None) -> Tensor:
+        """The move of each vehicle, (n, M) int64, 0 where it stays.
+
+        The idle ones of a zone are spread over the moves as evenly as the softmax of its logits says (systematic
+        sampling: one number is drawn for each zone), so k of m vehicles follow logits ``log(k / m)`` exactly.
+
+        Args:
+            logits: (n, C, 7).
+            cell: (n, M) zones.
+            going: (n, M) bool, who may move.
+            rng: Draws.
+        """
+        (n, vehicles), zones = cell.shape, self.city.zones
+        chances = logits.masked_fill(~self.city.inside, -torch.inf).softmax(2).cumsum(2)[..., :-1]
+        line, order = torch.where(going, cell, zones).sort(dim=1, stable=True)
+        count = torch.zeros((n, zones + 1), dtype=torch.int64, device=self.device)
+        count = count.scatter_add_(1, line, torch.ones_like(line))
+        before = count.cumsum(1) - count
+        rank = torch.arange(vehicles, device=self.device) - before.gather(1, line)
+        u = torch.rand((n, zones + 1), dtype=self.dtype, generator=rng, device=self.device)
+        quantile = (rank + u.gather(1, line)) / count.gather(1, line)
+        rows = torch.arange(n, device=self.device).unsqueeze(1) * zones + line.clamp(max=zones - 1)
+        edges = chances.reshape(n * zones, MOVES - 1).index_select(0, rows.flatten()).view(n, vehicles, MOVES - 1)
+        move = (quantile.unsqueeze(2) >= edges).sum(2).masked_fill(line == zones, 0)
+        return torch.empty_like(move).scatter_(1, order, move)
+
+    def match(self, origin: Tensor, fare: Tensor, there: Tensor, cell: Tensor, idle: Tensor) -> Tensor:
+        """The vehicle of each order (n, J), M where it has none: from the largest fare on the nearest one."""
+        # less than fares differ by, but enough to prefer who is near
+        pickup = torch.arange(self.config.radius + 1, device=self.device, dtype=self.dtype) * 1e-4
+        level = torch.zeros((len(cell), self.city.zones), dtype=self.dtype, device=self.device)
+        return greedy(
+            self.reach, fare.unsqueeze(2) - pickup, level, origin, there, cell, idle, -torch.inf, self.city.most
+        )
+
+    def between(self, cell: Tensor, other: Tensor) -> Tensor:
+        """Distances of zones."""
+        pair = (cell * self.city.zones + other).flatten()
+        return self.city.distance.flatten().index_select(0, pair).view(cell.shape)
+
+    def metrics(self, state: State) -> dict[str, Tensor]:
+        """Share of the orders that were served, fares, moves to the next zone, number of values out of range."""
+        served = state["served"] / state["come"].clamp(min=1)
+        return {"served": served, "fares": state["fares"], "moves": state["moves"], "out_of_range": state["odd"]}
+
+    def references(self) -> dict[str, Policy | Bound]:
+        """Uniform moves, none, and rules that know what is expected; the bound knows what comes."""
+        width = MOVES * self.city.zones
+
+        def random(state: State, rng: Generator | None) -> Tensor:
+            return torch.zeros(len(state["time"]), width, device=self.device)
+
+        def stay(state: State, rng: Generator | None) -> Tensor:
+            logits = torch.full((self.city.zones, MOVES), -LIMIT, device=self.device)
+            logits[:, 0] = LIMIT
+            return logits.flatten().expand(len(state["time"]), width)
+
+        return {
+            "random": random,
+            "stay": stay,
+            "nearest": lambda state, rng: nearest(self, state),
+            "hungarian": lambda state, rng: assigned(self, state, self.untaught),
+            "value-table": lambda state, rng: assigned(self, state, self.table),
+            "lp": hindsight(self),
+        }
+
+    @property
+    def untaught(self) -> Tensor:
+        """A table of values (T + 1, C) of which all are 0."""
+        return torch.zeros((SLOTS + 1, self.city.zones), dtype=torch.float64)
+
+    @cached_property
+    def table(self) -> Tensor:
+        """Values (T + 1, C) of an idle vehicle where nobody moves."""
+        return values(self)
+
+    def render(self, state: State, i: int) -> np.ndarray:
+        """The city from above, (H, W, 3) uint8."""
+        kept: dict[str, Any] = {name: value[i].tolist() for name, value in state.items()}
+        return draw(kept, self.city.place.tolist(), self.config.size)
+
+
+@hookimpl
+def rlgan_specs() -> Iterable[EnvSpec]:
+    """The fleet."""
+    yield EnvSpec(
+        "fleet",
+        Fleet,
+        FleetConfig,
+        "where idle vehicles wait for orders in a city of hexagonal zones: logits of the moves out of each zone",
+        extra="scipy",
+        scored=unchanged,
+        tags=("business", "continuous"),
+    )
