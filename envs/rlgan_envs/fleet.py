@@ -82,7 +82,7 @@ class Fleet:
         return {"time": time, **vehicles, "asked": by_zone, "lost": by_zone, **sums}
 
     def observe(self, state: State) -> Tensor:
-        """The hour, one-hot, then maps of idle vehicles, vehicles on their way and the last slot's orders, (n, 24 + 3 C).
+        """The hour, one-hot, then idle vehicles, vehicles on their way and the last orders by zone, (n, 24 + 3 C).
 
         Who is on the way counts ``FADE^k`` in the zone that it goes to, k slots before it is idle there.
         """

@@ -1,5 +1,5 @@
-"""What `rlgan_envs.fleet` is compared with: rules that know which orders are expected, the value of an idle vehicle, and
-the most that hindsight could earn.
+"""What `rlgan_envs.fleet` is compared with: rules that know which orders are expected, the value of an idle vehicle,
+and the most that hindsight could earn.
 
 Shapes: n copies, M vehicles, C zones, T slots of a day, A arcs.
 """
@@ -106,18 +106,16 @@ def serving(env: Any, table: Tensor, slot: int) -> Tensor:
 def values(env: Any, days: int = TABLE_DAYS, seed: int = 0) -> Tensor:
     """Fares that an idle vehicle earns in the rest of the day where nobody moves, (T + 1, C) float64 on the CPU.
 
-    By backward temporal differences on logged days, as the table of `rlgan_envs.dispatch_planning` but undiscounted: V(t, c)
+    By backward temporal differences on logged days, as in `rlgan_envs.dispatch_planning` but undiscounted: V(t, c)
     is the mean over the idle vehicles of slot t in zone c of the fare of the order that one gets and the value of its
     goal when it is there, or of V(t + 1, c) where it gets none; V(t + 1, c) too where no vehicle was idle.
     """
     rng, zones = Generator(env.device).manual_seed(seed), env.city.zones
     policy, state, log = env.references()["stay"], env.reset(days, rng), []
-    for slot in range(SLOTS):
+    for _ in range(SLOTS):
         idle, before = env.idle(state), state["cell"]
         state, _, _ = env.step(state, policy(state, rng), rng)
-        log.append(
-            [part.cpu() for part in (before[idle], state["cell"][idle], state["free"][idle], state["fare"][idle])]
-        )
+        log.append([part[idle].cpu() for part in (before, state["cell"], state["free"], state["fare"])])
     table = torch.zeros(SLOTS + 1, zones, dtype=torch.float64)
     for slot in range(SLOTS - 1, -1, -1):
         cell, goal, free, fare = log[slot]

@@ -286,8 +286,8 @@ ZOO: dict[str, dict[str, dict[str, Any]]] = {
     "td3": {"pendulum": PENDULUM},
     "ddpg": {"pendulum": PENDULUM},
 }
-"""The settings of RL-Zoo (github.com/DLR-RM/rl-baselines3-zoo, commit 22e3ff2), by algorithm and env; reacher, which it does
-not have, has those of its MuJoCo envs."""
+"""The settings of RL-Zoo (github.com/DLR-RM/rl-baselines3-zoo, commit 22e3ff2), by algorithm and env; reacher, which it
+does not have, has those of its MuJoCo envs."""
 ENVS = {
     "cartpole": ("cartpole", "gym:CartPole-v1"),
     "pendulum": ("pendulum", "gym:Pendulum-v1"),
