@@ -149,17 +149,23 @@ class Fleet:
         """
         (n, vehicles), zones = cell.shape, self.city.zones
         chances = logits.masked_fill(~self.city.inside, -torch.inf).softmax(2).cumsum(2)[..., :-1]
-        line, order = torch.where(going, cell, zones).sort(dim=1, stable=True)
-        count = torch.zeros((n, zones + 1), dtype=torch.int64, device=self.device)
+        rank, count = self.ranks(cell, going)
+        u = torch.rand((n, zones), dtype=self.dtype, generator=rng, device=self.device)
+        quantile = (rank + u.gather(1, cell)) / count.gather(1, cell).clamp(min=1)
+        row = torch.arange(n, device=self.device).unsqueeze(1) * zones + cell
+        edges = chances.reshape(n * zones, MOVES - 1).index_select(0, row.flatten()).view(n, vehicles, MOVES - 1)
+        return (quantile.unsqueeze(2) >= edges).sum(2).masked_fill(~going, 0)
+
+    def ranks(self, cell: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+        """How many of the vehicles (n, M) that are ``there`` come before each in its zone, and how many are in each
+        zone (n, C), int64.
+        """
+        zones = self.city.zones
+        line, order = torch.where(there, cell, zones).sort(dim=1, stable=True)
+        count = torch.zeros((len(cell), zones + 1), dtype=torch.int64, device=self.device)
         count = count.scatter_add_(1, line, torch.ones_like(line))
-        before = count.cumsum(1) - count
-        rank = torch.arange(vehicles, device=self.device) - before.gather(1, line)
-        u = torch.rand((n, zones + 1), dtype=self.dtype, generator=rng, device=self.device)
-        quantile = (rank + u.gather(1, line)) / count.gather(1, line)
-        rows = torch.arange(n, device=self.device).unsqueeze(1) * zones + line.clamp(max=zones - 1)
-        edges = chances.reshape(n * zones, MOVES - 1).index_select(0, rows.flatten()).view(n, vehicles, MOVES - 1)
-        move = (quantile.unsqueeze(2) >= edges).sum(2).masked_fill(line == zones, 0)
-        return torch.empty_like(move).scatter_(1, order, move)
+        rank = torch.arange(cell.shape[1], device=self.device) - (count.cumsum(1) - count).gather(1, line)
+        return torch.empty_like(rank).scatter_(1, order, rank), count[:, :-1]
 
     def match(self, origin: Tensor, fare: Tensor, there: Tensor, cell: Tensor, idle: Tensor) -> Tensor:
         """The vehicle of each order (n, J), M where it has none: from the largest fare on the nearest one."""

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from rlgan_envs.matching import Reach
+
 SLOTS = 144
 """Slots of a day, of ten minutes each."""
 HOUR = SLOTS // 24
@@ -63,6 +65,9 @@ class City:
         self.kinds, self.mix = _kinds(ring, far, size), _mix(orders)
         self.expected = self.mix @ self.kinds.sum(2)
         """(T, C) float64 orders expected from each zone."""
+        self.wanted = self.expected.ceil().long().to(device)
+        """The same in whole vehicles."""
+        self.everywhere = Reach(far, int(far.max()), device)
         rate = self.mix.sum(1)
         most = _most(float(rate.max()))
         counts = torch.arange(most, dtype=torch.float64)

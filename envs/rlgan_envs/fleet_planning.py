@@ -16,9 +16,10 @@ from torch import Generator, Tensor
 from rlgan.core.protocols import Bound, State
 from rlgan_envs.fleet_city import LIMIT, MOVES, SLOTS, Asked
 from rlgan_envs.flow_bound import best_flow
+from rlgan_envs.matching import greedy
 
-TABLE_DAYS = 300
-"""Days without moves from which the chances of the value table are counted."""
+TABLE_DAYS = 60
+"""Days from which the value table is learned."""
 BOUND_DAYS = 10
 """Days over which the bound is averaged."""
 RARE = 0.05
@@ -32,25 +33,35 @@ def logits(counts: Tensor) -> Tensor:
 
 
 def nearest(env: Any, state: State) -> Tensor:
-    """Vehicles beyond the orders that a zone expects go towards the nearest zone that expects more than it has."""
-    city = env.city
-    idle = env.by_zone(state["cell"], env.idle(state))
-    wanted = city.expected.to(idle)[state["time"].clamp(max=SLOTS - 1)]
-    spare, short = (idle - wanted).clamp(min=0), wanted > idle
-    far = city.distance.expand(len(idle), -1, -1).masked_fill(~short.unsqueeze(1), len(city.distance))
-    goal = far.argmin(2, keepdim=True)
-    spare = spare * short.any(1, keepdim=True)
-    move = city.hop.expand(len(idle), -1, -1).gather(2, goal)
-    counts = torch.zeros((*idle.shape, MOVES), dtype=idle.dtype, device=idle.device)
-    counts[..., 0] = idle - spare
-    return logits(counts.scatter_add_(2, move, spare.unsqueeze(2)))
+    """Who is not needed goes towards the nearest zone that is short of vehicles, each place taken by one.
+
+    A zone wants as many as orders are expected from it in the slot, rounded up.
+    """
+    city, cell, idle = env.city, state["cell"], env.idle(state)
+    (n, vehicles), zones = cell.shape, city.zones
+    wanted = city.wanted[state["time"].clamp(max=SLOTS - 1)]
+    rank, count = env.ranks(cell, idle)
+    spare = idle & (rank >= wanted.gather(1, cell))
+    # the places of a zone stand side by side, as many as any zone ever wants
+    places = int(city.wanted.max())
+    short = torch.arange(places, device=cell.device) < (wanted - count).unsqueeze(2)
+    origin = torch.arange(zones, device=cell.device).repeat_interleave(places).expand(n, -1)
+    far = torch.arange(city.everywhere.radius + 1, device=cell.device, dtype=env.dtype)
+    level = torch.zeros((n, zones), dtype=env.dtype, device=cell.device)
+    worth = -far.expand(n, zones * places, -1)
+    given = worth, level, origin, short.flatten(1), cell, spare
+    taken = greedy(city.everywhere, *given, -torch.inf, zones * places)
+    goal = torch.nn.functional.pad(cell, (0, 1)).scatter(1, taken, origin)[:, :-1]
+    move = city.hop.flatten().index_select(0, (cell * zones + goal).flatten()).view(n, vehicles)
+    counts = torch.zeros((n, zones * MOVES), dtype=env.dtype, device=cell.device)
+    return logits(counts.scatter_add_(1, cell * MOVES + move, idle.to(env.dtype)).view(n, zones, MOVES))
 
 
 def assigned(env: Any, state: State, table: Tensor) -> Tensor:
     """Idle vehicles are assigned to expected orders within one move, as the Hungarian algorithm does it best.
 
-    The k-th order that comes from a zone is there with the chance that a Poisson number is at least k. Serving it
-    earns its mean fare and leads to the value of its goal; who is not assigned stays.
+    The k-th order that comes from a zone is there with the chance that a Poisson number is at least k. What serving it
+    brings is its mean fare and the value of its goal, less that of being idle in the zone; who is not assigned stays.
 
     Args:
         env: The env.
@@ -67,14 +78,13 @@ def assigned(env: Any, state: State, table: Tensor) -> Tensor:
         if slot >= SLOTS:
             continue
         zone, chance = _chances(expected[slot])
-        after = table[slot + 1].numpy()
-        gain = chance * (serving(env, table, slot).numpy() - after)[zone] + after[zone]
+        gain = chance * (serving(env, table, slot) - table[slot + 1]).numpy()[zone]
         vehicles = cell[idle[i]]
         # (vehicles, 7): the move to each neighbour, then (vehicles, orders) the one that leads to its zone
         reached = (near[vehicles][:, :, None] == zone) & inside[vehicles][:, :, None]
         move = reached.argmax(1)
         score = np.where(reached.any(1), gain - env.config.move_cost * (move > 0), -np.inf)
-        score = np.concatenate((score - after[vehicles][:, None], np.zeros((len(vehicles), len(vehicles)))), 1)
+        score = np.concatenate((score, np.zeros((len(vehicles), len(vehicles)))), 1)
         rows, columns = linear_sum_assignment(np.maximum(score, -1e9), maximize=True)
         chosen = np.where(columns < len(zone), np.pad(move, ((0, 0), (0, len(vehicles))))[rows, columns], 0)
         np.add.at(counts[i].numpy(), (vehicles[rows], chosen), 1.0)
@@ -104,14 +114,14 @@ def serving(env: Any, table: Tensor, slot: int) -> Tensor:
 
 
 def values(env: Any, days: int = TABLE_DAYS, seed: int = 0) -> Tensor:
-    """Fares that an idle vehicle earns in the rest of the day where nobody moves, (T + 1, C) float64 on the CPU.
+    """Fares that an idle vehicle earns in the rest of a day of `assigned` with no values, (T + 1, C) float64 on the CPU.
 
     By backward temporal differences on logged days, as in `rlgan_envs.dispatch_planning` but undiscounted: V(t, c)
     is the mean over the idle vehicles of slot t in zone c of the fare of the order that one gets and the value of its
     goal when it is there, or of V(t + 1, c) where it gets none; V(t + 1, c) too where no vehicle was idle.
     """
     rng, zones = Generator(env.device).manual_seed(seed), env.city.zones
-    policy, state, log = env.references()["stay"], env.reset(days, rng), []
+    policy, state, log = env.references()["hungarian"], env.reset(days, rng), []
     for _ in range(SLOTS):
         idle, before = env.idle(state), state["cell"]
         state, _, _ = env.step(state, policy(state, rng), rng)
@@ -119,7 +129,7 @@ def values(env: Any, days: int = TABLE_DAYS, seed: int = 0) -> Tensor:
     table = torch.zeros(SLOTS + 1, zones, dtype=torch.float64)
     for slot in range(SLOTS - 1, -1, -1):
         cell, goal, free, fare = log[slot]
-        # who got no order is where it was, and idle in the next slot
+        # who got no order is idle in the next slot, where it moved to
         worth = fare.double() + table[free.clamp(slot + 1, SLOTS), goal]
         visits = torch.zeros(zones, dtype=torch.float64).index_add_(0, cell, torch.ones_like(worth))
         mean = torch.zeros_like(visits).index_add_(0, cell, worth) / visits.clamp(min=1)
