@@ -35,7 +35,14 @@ def parser(
 ) -> argparse.ArgumentParser:
     """The options that all have."""
     found = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("sides", nargs="*", choices=sides, default=default)
+
+    def side(word: str) -> str:
+        if word not in sides:
+            raise argparse.ArgumentTypeError(f"{word!r} is none of {', '.join(sides)}")
+        return word
+
+    # argparse takes no list that is empty for one of its choices
+    found.add_argument("sides", nargs="*", type=side, default=default, metavar="SIDE", help=f"of {', '.join(sides)}")
     found.add_argument("--copies", type=int, default=copies)
     found.add_argument("--processes", type=int, default=1)
     found.add_argument("--rounds", type=int, default=3)
