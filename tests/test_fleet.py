@@ -136,7 +136,7 @@ def test_a_slot_by_hand(monkeypatch):
     assert float(reward) == pytest.approx(5.0 + 2.0 + 1.5 - 0.25) and not terminated.any()
     assert after["cell"].tolist() == [[far, next_door, far, next_door]]
     assert after["free"].tolist() == [[7 + 1 + 2, 7 + 1 + 1, 8, 7 + 1 + 1]]
-    assert after["fare"].tolist() == [[5.0, 2.0, 0.0, 1.5]]
+    assert after["earned"].tolist() == [[5.0, 2.0 - 0.25, 0.0, 1.5]]
     assert after["asked"][0, [home, next_door, far]].tolist() == [2, 1, 1] and after["lost"][0].sum() == 1
     assert after["lost"][0, far] == 1
     sums = {name: float(after[name]) for name in ("come", "served", "fares", "moves", "odd", "time")}
@@ -153,6 +153,39 @@ def test_a_slot_by_hand(monkeypatch):
         24 + 2 * zones + far: 1,
     }
     assert env.metrics(after)["served"].tolist() == [0.75]
+
+
+def test_vehicles_may_decide_each_for_itself(monkeypatch):
+    env = make(size=1, vehicles=4, actors="vehicles", move_cost=0.5)
+    home, corner = zone(env, 0, 0), zone(env, 1, 0)
+    out = env.city.inside[corner].tolist().index(False)
+    orders = asked(env, (home, corner, 3.0))
+    monkeypatch.setattr(env.city, "draw", lambda slot, rng: orders)
+    cells = {"cell": torch.tensor([[corner, corner, home, home]]), "free": torch.tensor([[0, 0, 3, 0]])}
+    state = env.reset(1, None) | cells
+    back = 1 + SIDES.index((-1, 0))
+    # one goes home and gets the order there, one would leave the city, one is not idle, one goes to the corner
+    leave = 1 + SIDES.index((1, 0))
+    after, reward, _ = env.step(state, torch.tensor([[back, out, 3, leave]]), None)
+    assert after["earned"].tolist() == [[2.5, 0.0, 0.0, -0.5]] and float(reward) == 2.0
+    assert after["cell"].tolist() == [[corner, corner, home, corner]] and float(after["moves"]) == 2
+    assert after["free"].tolist() == [[2, 0, 3, 0]]
+    rows = env.observe(after)[0]
+    assert rows.shape == (4, 43) and rows[:, -1].tolist() == [2.5, 0.0, 0.0, -0.5]
+    idle, coming, came = rows[1, :21].view(3, 7)
+    to = [int(z) for z in env.city.near[corner]]
+    assert idle.tolist() == [2.0 if z == corner else 0.0 for z in to]
+    by_zone = {corner: 0.8, home: 0.8**2}
+    assert coming.tolist() == pytest.approx([by_zone.get(z, 0.0) for z in to])
+    assert came.tolist() == [1.0 if z == home else 0.0 for z in to]
+    assert rows[1, 21:28].tolist() == env.city.inside[corner].float().tolist()
+    assert rows[1, 28:35].tolist() == [0.0 if z == home else 1.0 for z in to]
+    assert rows[:, 35:38].tolist() == [[0, 1, 0], [1, 0, 0], [0, 2, 0], [1, 0, 1]]
+    turn = 2 * math.pi / 144
+    hour = [math.sin(turn), math.cos(turn), math.sin(2 * turn), math.cos(2 * turn)]
+    assert rows[2, 38:42].tolist() == pytest.approx(hour)
+    # references go on sharing out zones
+    assert env.step(state, staying(env), None)[0]["moves"].tolist() == [0.0]
 
 
 @pytest.mark.parametrize(("mode", "moves"), [("clip", 3), ("refuse", 0)])
@@ -356,8 +389,9 @@ def test_the_table_shares_out_all_that_is_earned():
     for _ in range(SLOTS):
         state, _, _ = env.step(state, policy(state, rng), rng)
     assert table.shape == (SLOTS + 1, 19) and not table[SLOTS].any()
-    # each value is a mean over the vehicles that are there, so that of the first slot sums up to all fares
-    assert float(table[0][start["cell"]].sum()) == pytest.approx(float(state["fares"].sum()), rel=1e-9)
+    # each value is a mean over the vehicles that are there, so that of the first slot sums up to all returns
+    earned = float(state["fares"].sum() - 0.1 * state["moves"].sum())
+    assert float(table[0][start["cell"]].sum()) == pytest.approx(earned, rel=1e-9)
 
 
 def test_pictures_show_vehicles_and_orders():

@@ -20,7 +20,7 @@ from rlgan_envs.matching import greedy
 
 TABLE_DAYS = 60
 """Days from which the value table is learned."""
-BOUND_DAYS = 10
+BOUND_DAYS = 20
 """Days over which the bound is averaged."""
 RARE = 0.05
 """An order that comes with less than this chance is not waited for."""
@@ -114,23 +114,23 @@ def serving(env: Any, table: Tensor, slot: int) -> Tensor:
 
 
 def values(env: Any, days: int = TABLE_DAYS, seed: int = 0) -> Tensor:
-    """Fares that an idle vehicle earns in the rest of a day of `assigned` with no values, (T + 1, C) float64 on the CPU.
+    """What an idle vehicle earns in the rest of a day of `assigned` with no values, (T + 1, C) float64 on the CPU.
 
     By backward temporal differences on logged days, as in `rlgan_envs.dispatch_planning` but undiscounted: V(t, c)
-    is the mean over the idle vehicles of slot t in zone c of the fare of the order that one gets and the value of its
-    goal when it is there, or of V(t + 1, c) where it gets none; V(t + 1, c) too where no vehicle was idle.
+    is the mean over the idle vehicles of slot t in zone c of what one earns in the slot and the value of where it is
+    idle next; V(t + 1, c) where no vehicle was idle.
     """
     rng, zones = Generator(env.device).manual_seed(seed), env.city.zones
     policy, state, log = env.references()["hungarian"], env.reset(days, rng), []
     for _ in range(SLOTS):
         idle, before = env.idle(state), state["cell"]
         state, _, _ = env.step(state, policy(state, rng), rng)
-        log.append([part[idle].cpu() for part in (before, state["cell"], state["free"], state["fare"])])
+        log.append([part[idle].cpu() for part in (before, state["cell"], state["free"], state["earned"])])
     table = torch.zeros(SLOTS + 1, zones, dtype=torch.float64)
     for slot in range(SLOTS - 1, -1, -1):
-        cell, goal, free, fare = log[slot]
+        cell, goal, free, earned = log[slot]
         # who got no order is idle in the next slot, where it moved to
-        worth = fare.double() + table[free.clamp(slot + 1, SLOTS), goal]
+        worth = earned.double() + table[free.clamp(slot + 1, SLOTS), goal]
         visits = torch.zeros(zones, dtype=torch.float64).index_add_(0, cell, torch.ones_like(worth))
         mean = torch.zeros_like(visits).index_add_(0, cell, worth) / visits.clamp(min=1)
         table[slot] = torch.where(visits > 0, mean, table[slot + 1])
