@@ -1,5 +1,6 @@
 """PPO, A2C and REINFORCE: losses by hand, the first ratio, ends, masks, memory, capture, refusals."""
 
+import copy
 import dataclasses
 import math
 
@@ -229,6 +230,17 @@ def test_layers_start_orthogonal():
     conv = frames.encoder.images["0"].conv2.weight.flatten(1)
     assert torch.allclose(conv @ conv.T, 2 * torch.eye(64), atol=1e-4)
     assert len(frames.hidden.weights) == 0 and frames.policy.in_features == frames.value.in_features == 512
+
+
+def test_twins_go_on_with_their_parameters():
+    spaces = Spaces(Box(-1, 1, (3,)), Discrete(2), 100)
+    net = a2c.A2C(spaces, a2c.A2CConfig(), torch.device("cpu")).net
+    moved = copy.deepcopy(net).to(torch.float64).to(torch.float32)
+    moved.load_state_dict(a2c.A2C(spaces, a2c.A2CConfig(), torch.device("cpu")).net.state_dict())
+    for twins in (net.hidden, moved.hidden):
+        pairs = zip(twins.layers, twins.weights, twins.biases, strict=True)
+        assert all(weight is w and bias is b for (weight, bias), w, b in pairs) and len(twins.layers) == 2
+    assert not torch.equal(net.hidden.layers[0][0], moved.hidden.layers[0][0])
 
 
 def test_reinforce_loss_by_hand():

@@ -112,7 +112,7 @@ PRESETS = (
         "fleet",
         FLEET,
         True,
-        "who stays earns 2447, the nearest rule 3202, assignments 3474, and hindsight could earn 3819",
+        "who stays earns 2447, the nearest rule 3203, assignments 3474, and hindsight could earn 3819",
     ),
     Preset(
         "portfolio",

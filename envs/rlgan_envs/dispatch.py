@@ -159,11 +159,7 @@ class Dispatch:
 
     def trip(self, state: State) -> Tensor:
         """Steps from each order's origin to its goal, (n, K)."""
-        return self.between(state["origin"], state["goal"])
-
-    def between(self, cell: Tensor, other: Tensor) -> Tensor:
-        """Manhattan distances of cells."""
-        return self.reach.distance.flatten().index_select(0, (cell * CELLS + other).flatten()).view(cell.shape)
+        return self.reach.between(state["origin"], state["goal"])
 
     def match(self, state: State, worth: Tensor, value: Tensor, waiting: Tensor) -> Tensor:
         """The driver of each order (n, K), M where it has none; arguments as `matching.greedy` has them."""
@@ -177,7 +173,7 @@ class Dispatch:
         found = driver < state["cell"].shape[1]
         # a column more stands for nobody
         cell, free = (torch.nn.functional.pad(state[name], (0, 1)) for name in ("cell", "free"))
-        pickup = self.between(cell.gather(1, driver), state["origin"])
+        pickup = self.reach.between(cell.gather(1, driver), state["origin"])
         there = time.unsqueeze(1) + 1 + pickup + self.trip(state)
         reward = found.sum(1).to(self.dtype)
         following = {

@@ -67,6 +67,8 @@ class City:
         """(T, C) float64 orders expected from each zone."""
         self.wanted = self.expected.ceil().long().to(device)
         """The same in whole vehicles."""
+        self.places, self.short = int(self.wanted.max()), int(self.wanted.sum(1).max())
+        """Most vehicles that one zone wants, and most that all of them want."""
         self.everywhere = Reach(far, int(far.max()), device)
         rate = self.mix.sum(1)
         most = _most(float(rate.max()))

@@ -6,7 +6,6 @@ Shapes: n copies, M vehicles, C zones, T slots of a day, A arcs.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -27,9 +26,12 @@ RARE = 0.05
 
 
 def logits(counts: Tensor) -> Tensor:
-    """The action (n, 7 C) that spreads the vehicles of each zone in proportion to counts (n, C, 7)."""
+    """The action (n, 7 C) that spreads the vehicles of each zone in proportion to counts (n, C, 7).
+
+    Logits have the bounds of an action, so a move without a count keeps a chance of e^-20.
+    """
     shares = counts / counts.sum(2, keepdim=True).clamp(min=1e-9)
-    return shares.log().clamp(min=-LIMIT).flatten(1).float()
+    return (shares.log() + LIMIT).clamp(min=-LIMIT).flatten(1).float()
 
 
 def nearest(env: Any, state: State) -> Tensor:
@@ -42,15 +44,15 @@ def nearest(env: Any, state: State) -> Tensor:
     wanted = city.wanted[state["time"].clamp(max=SLOTS - 1)]
     rank, count = env.ranks(cell, idle)
     spare = idle & (rank >= wanted.gather(1, cell))
-    # the places of a zone stand side by side, as many as any zone ever wants
-    places = int(city.wanted.max())
+    # the places of a zone stand side by side
+    places = city.places
     short = torch.arange(places, device=cell.device) < (wanted - count).unsqueeze(2)
     origin = torch.arange(zones, device=cell.device).repeat_interleave(places).expand(n, -1)
     far = torch.arange(city.everywhere.radius + 1, device=cell.device, dtype=env.dtype)
     level = torch.zeros((n, zones), dtype=env.dtype, device=cell.device)
     worth = -far.expand(n, zones * places, -1)
     given = worth, level, origin, short.flatten(1), cell, spare
-    taken = greedy(city.everywhere, *given, -torch.inf, zones * places)
+    taken = greedy(city.everywhere, *given, -torch.inf, city.short)
     goal = torch.nn.functional.pad(cell, (0, 1)).scatter(1, taken, origin)[:, :-1]
     move = city.hop.flatten().index_select(0, (cell * zones + goal).flatten()).view(n, vehicles)
     counts = torch.zeros((n, zones * MOVES), dtype=env.dtype, device=cell.device)
@@ -77,7 +79,7 @@ def assigned(env: Any, state: State, table: Tensor) -> Tensor:
     for i, (slot, cell) in enumerate(zip(state["time"].tolist(), state["cell"].cpu().numpy(), strict=True)):
         if slot >= SLOTS:
             continue
-        zone, chance = _chances(expected[slot])
+        zone, chance = _chances(expected[slot], cell.size)
         gain = chance * (serving(env, table, slot) - table[slot + 1]).numpy()[zone]
         vehicles = cell[idle[i]]
         # (vehicles, 7): the move to each neighbour, then (vehicles, orders) the one that leads to its zone
@@ -91,18 +93,14 @@ def assigned(env: Any, state: State, table: Tensor) -> Tensor:
     return logits(counts).to(env.device)
 
 
-def _chances(expected: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Zones of the orders that may come, and the chance of each."""
-    zones, chances = [], []
-    for zone, mean in enumerate(expected.tolist()):
-        mass = math.exp(-mean)
-        tail, k = 1 - mass, 1
-        while tail > RARE:
-            zones.append(zone)
-            chances.append(tail)
-            mass *= mean / k
-            tail, k = tail - mass, k + 1
-    return np.array(zones, dtype=np.int64), np.array(chances)
+def _chances(expected: Tensor, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Zones of the orders that may come, ``most`` of each at most, and the chance of each."""
+    k = torch.arange(most, dtype=torch.float64)
+    mean = expected.unsqueeze(1)
+    # of at least k + 1 orders
+    tails = 1 - (k * mean.log() - mean - torch.lgamma(k + 1)).exp().cumsum(1)
+    zones, _ = (kept := tails > RARE).nonzero(as_tuple=True)
+    return zones.numpy(), tails[kept].numpy()
 
 
 def serving(env: Any, table: Tensor, slot: int) -> Tensor:
@@ -148,7 +146,7 @@ def most_earned(env: Any, starts: Tensor, days: list[Asked], i: int) -> float:
     """
     city, zones, config = env.city, env.city.zones, env.config
     near, inside, distance = (part.cpu().numpy() for part in (city.near, city.inside, city.distance))
-    # every zone of a slot has two nodes: before moves and, half a day of nodes later, after them
+    # every zone of a slot has two nodes: before moves and, ``nodes`` later, after them
     nodes = SLOTS * zones
     node = np.arange(nodes)
     slot, zone = np.divmod(node, zones)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rlgan.core import capture
+
 
 class Reach:
     """The cells from which an order can be served.
@@ -23,15 +25,19 @@ class Reach:
     def __init__(self, distance: Tensor, radius: int, device: torch.device | str) -> None:
         self.cells, self.radius = len(distance), radius
         cells = torch.arange(self.cells).expand(self.cells, -1)
+        widths = [max(1, int((distance == far).sum(1).max())) for far in range(radius + 1)]
         rings = [
-            cells.masked_fill(distance != far, self.cells).sort(1).values[:, : int((distance == far).sum(1).max())]
-            for far in range(radius + 1)
+            cells.masked_fill(distance != far, self.cells).sort(1).values[:, :width] for far, width in enumerate(widths)
         ]
         self.near = torch.cat(rings, 1).to(device)
         self.ring = torch.cat([torch.full((ring.shape[1],), far) for far, ring in enumerate(rings)]).to(device)
         self.distance = distance.to(device)
         self.bounds = [0, *self.ring.bincount(minlength=radius + 1).cumsum(0).tolist()]
-        """Where each distance begins among the offsets."""
+        """Where each distance begins among these cells."""
+
+    def between(self, cell: Tensor, other: Tensor) -> Tensor:
+        """Distances of cells, of the shape of both."""
+        return self.distance.flatten().index_select(0, (cell * self.cells + other).flatten()).view(cell.shape)
 
     def cheapest(self, price: Tensor) -> Tensor:
         """Least price (n, C + 1) among the cells at each distance of each cell, (P, C, n)."""
@@ -67,8 +73,7 @@ def greedy(
     Returns the driver of each order (n, K), M where it has none. Ties go to the first order and the nearest cell.
     """
     (n, drivers), orders, device = cell.shape, origin.shape[1], cell.device
-    if device.type == "cpu" and not torch.compiler.is_compiling():
-        # there counting costs nothing, and days begin and end with few orders
+    if capture.reading_is_free(device):  # days begin and end with few orders
         window = min(window, max(int(waiting.sum(1).max()), 1))
     # seen (n, W): the numbers of the orders that wait, then K, which is no order
     number = torch.arange(orders, device=device).expand(n, -1)

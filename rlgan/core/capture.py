@@ -29,6 +29,11 @@ def capture(fn: Callable[..., Any], mode: Captured) -> Callable[..., Any]:
     return Graphed(fn) if mode == "graph" else fn
 
 
+def reading_is_free(device: torch.device) -> bool:
+    """Whether code may read a tensor back for speed: on a CPU, where nothing waits, and not while it is compiled."""
+    return device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 class Graphed:
     """A function of one batch that is replayed as a CUDA graph.
 

@@ -152,7 +152,8 @@ class Twins(nn.Module):
         self.weights = nn.ParameterList(side_by_side([layer.weight.T for layer in pair]) for pair in pairs)
         self.biases = nn.ParameterList(side_by_side([layer.bias[None] for layer in pair]) for pair in pairs)
         self.layers = list(zip(self.weights, self.biases, strict=True))
-        """The same once more, since going through a ParameterList takes as long as a product."""
+        """The same parameters once more, since going through a ParameterList takes as long as a product: they may be
+        written into and moved, and never replaced."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply both."""

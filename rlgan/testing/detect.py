@@ -16,6 +16,8 @@ from torch import Generator, Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rlgan.core import capture
+
 READS = {"item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "__array__"}
 """Methods of a tensor that wait for the device and hand its numbers to Python."""
 VARYING = {"poisson", "binomial", "_standard_gamma", "_sample_dirichlet", "multinomial"}
@@ -28,11 +30,11 @@ def host_reads() -> Iterator[list[str]]:
     """Note the first read back to Python, with its file and line, in the list that is given.
 
     ``if tensor``, ``.item()`` and results whose shape depends on values (``nonzero``, ``x[mask]``) all wait for the
-    device and cannot be captured. Code that reads where it is free, on a CPU when ``torch.compiler.is_compiling()`` is
-    false, takes the way here that it takes when it is captured.
+    device and cannot be captured. Code that reads only where `rlgan.core.capture.reading_is_free` takes the way here
+    that it takes when it is captured.
     """
     reads: list[str] = []
-    with patch.object(torch.compiler, "is_compiling", lambda: True), _Methods(reads), _Shapes(reads):
+    with patch.object(capture, "reading_is_free", lambda device: False), _Methods(reads), _Shapes(reads):
         yield reads
 
 
