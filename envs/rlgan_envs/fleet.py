@@ -29,6 +29,7 @@ from rlgan_envs.matching import Reach, greedy
 FEATURES = 5 * MOVES + 8
 """Numbers that a vehicle sees, where each is an actor."""
 UNIT = 1 << 20
+"""Parts of a vehicle that is on its way, whole ones, so that their sum is the same in any order."""
 FADE = 0.8
 """What a vehicle that comes k slots later counts for in the observation, to the power of k."""
 
@@ -70,8 +71,6 @@ class Fleet:
     def __init__(self, config: FleetConfig, device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
         self.config, self.device, self.dtype = config, device, dtype
         self.city = City(config.size, config.orders, device, dtype)
-        self.ring = self.city.place.abs().amax(1).maximum(self.city.place.sum(1).abs()).to(device, dtype) / config.size
-        """(C,) distance from the middle over the size."""
         self.reach = Reach(self.city.distance.cpu(), config.radius, device)
         zones = self.city.zones
         slots = torch.arange(int(self.city.duration.max()) + config.radius + 1)
@@ -122,7 +121,7 @@ class Fleet:
         (n, vehicles), cell, idle = state["cell"].shape, state["cell"], self.idle(state)
         near = self.city.near.index_select(0, cell.flatten()).view(n, vehicles * MOVES)
         around = [part.gather(1, near).view(n, vehicles, MOVES) for part in self.maps(state)]
-        fixed = torch.stack((self.city.inside.to(self.dtype), self.ring[self.city.near]), 1)
+        fixed = torch.stack((self.city.inside.to(self.dtype), self.city.ring[self.city.near]), 1)
         places = fixed.index_select(0, cell.flatten()).view(n, vehicles, 2 * MOVES)
         rank, _ = self.ranks(cell, idle)
         wait = (state["free"] - state["time"].unsqueeze(1)).clamp(min=0)
@@ -138,7 +137,6 @@ class Fleet:
 
     def by_zone(self, cell: Tensor, weight: Tensor) -> Tensor:
         """Sums of whole weights (n, ...) by zone, (n, C)."""
-        # whole numbers, whose sum is the same in any order
         total = torch.zeros((len(cell), self.city.zones), dtype=torch.int64, device=self.device)
         return total.scatter_add_(1, cell, weight.long()).to(self.dtype)
 

@@ -60,8 +60,11 @@ class City:
         far = _distance(self.place)
         # of the moves that bring nearer the first
         self.hop = far[self.near.cpu()].argmin(1).to(device)
-        self.distance, self.duration = far.to(device), (1 + far).to(device)
+        self.everywhere = Reach(far, int(far.max()), device)
+        self.distance, self.duration = self.everywhere.distance, (1 + far).to(device)
         ring = far[zones.index((0, 0))].double()
+        self.ring = (ring / size).to(device, dtype)
+        """(C,) distance from the middle over the size."""
         self.kinds, self.mix = _kinds(ring, far, size), _mix(orders)
         self.expected = self.mix @ self.kinds.sum(2)
         """(T, C) float64 orders expected from each zone."""
@@ -69,7 +72,6 @@ class City:
         """The same in whole vehicles."""
         self.places, self.short = int(self.wanted.max()), int(self.wanted.sum(1).max())
         """Most vehicles that one zone wants, and most that all of them want."""
-        self.everywhere = Reach(far, int(far.max()), device)
         rate = self.mix.sum(1)
         most = _most(float(rate.max()))
         counts = torch.arange(most, dtype=torch.float64)
