@@ -1,10 +1,11 @@
 """What only a GPU can show, in one file of JSON: python benchmarks/device.py --out device.json [--small]
 
-Runs from a checkout that is not installed; needs torch, gymnasium and the small packages of rlgan, and no extras.
+Runs from a checkout; needs torch, gymnasium and the small packages of rlgan, for the env ``portfolio`` the prices of
+universal-portfolios, and for the tests an rlgan that is installed.
 Parts: the tests marked ``gpu``; updates of DQN replayed as a CUDA graph against eager ones, bit for bit; a learning
-run; the native cart-pole, under DQN and alone, over numbers of copies that double until throughput stops growing. Each
-part has its seconds and its peak of memory. The file is written after each part. Exit code 1: a part failed or is
-not equal.
+run; the native cart-pole under DQN, and native envs alone, over numbers of copies that double until throughput stops
+growing. Each part has its seconds and its peak of memory. The file is written after each part. Exit code 1: a part
+failed or is not equal.
 
 On a CPU there are no graphs: the same code compares two eager sides, and says so. ``--small`` is for tests.
 """
@@ -12,6 +13,7 @@ On a CPU there are no graphs: the same code compares two eager sides, and says s
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -31,6 +33,7 @@ sys.path[:0] = PATHS
 import machine
 import torch
 from gymnasium.spaces import Box, Discrete
+from rates import random_actions, valid_steps
 
 from rlgan import assembly, config, session
 from rlgan.core import seeding
@@ -45,13 +48,25 @@ from rlgan.report import record
 from rlgan.store.tree import encode
 from rlgan_agents.dqn import DQN, DQNConfig
 from rlgan_envs.cartpole import CartPole, CartPoleConfig
+from rlgan_envs.dispatch import Dispatch, DispatchConfig
+from rlgan_envs.inventory import Inventory, InventoryConfig
+from rlgan_envs.portfolio import Portfolio, PortfolioConfig
 
 GROWTH = 1.1
 """Doubling the copies must bring at least so much more throughput to be tried again."""
-UNROLL = 16
-"""Env steps in one compiled call."""
-ROW_BYTES = 2 * 16 + 8 + 2 * 4 + 6 * 4 + 5
-"""Least traffic of one cart-pole step: the state read and written, action, reward, statistics, flags."""
+UNROLL = {"eager": 1, "graph": 16, "compile": 4}
+"""Env steps in one call."""
+NATIVE: dict[str, Callable[[torch.device, bool], Any]] = {
+    "cartpole": lambda device, small: CartPole(CartPoleConfig(), device),
+    "inventory": lambda device, small: Inventory(InventoryConfig(), device),
+    "portfolio": lambda device, small: Portfolio(
+        PortfolioConfig("synthetic" if small else "nyse_o", window=31), device
+    ),
+    "dispatch": lambda device, small: Dispatch(DispatchConfig(matching="greedy"), device),
+}
+COPIES = {"cartpole": (1 << 14, 1 << 25), "inventory": (1 << 14, 1 << 25), "portfolio": (1 << 12, 1 << 18)}
+COPIES |= {"dispatch": (1 << 10, 1 << 18)}
+"""Fewest and most copies of each env that are tried."""
 
 
 def peak_mb(device: torch.device) -> float:
@@ -107,7 +122,8 @@ def gpu_tests(device: torch.device, small: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         words = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)}
+        words += ["-n", str(min(os.cpu_count() or 1, 12))] if importlib.util.find_spec("xdist") else []
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*PATHS, os.environ.get("PYTHONPATH", "")])}
         # not the whole suite: other files may need packages that such a machine lacks
         words += [str(path) for path in sorted((ROOT / "tests").glob("*.py")) if "@pytest.mark.gpu" in path.read_text()]
         done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -183,36 +199,63 @@ def copy_bandwidth(size: int, seconds: float, device: torch.device) -> float:
     return rate(lambda: target.copy_(source), seconds, device) * 8 * size
 
 
+def replayable(env: VecEnv, unroll: int) -> Callable[[Batch], Any]:
+    """``unroll`` steps with random actions that end with the state where they found it, as a CUDA graph needs."""
+    act = random_actions(env)
+    state, over = {name: value.clone() for name, value in env.state.items()}, env.over.clone()
+
+    def steps(_: Batch) -> Any:
+        env.state, env.over = state, over
+        for _ in range(unroll):
+            obs = env.step(act())[0]
+        for name, value in state.items():
+            value.copy_(env.state[name])
+        over.copy_(env.over)
+        return obs
+
+    return steps
+
+
+def alone(name: str, mode: Any, device: torch.device, small: bool) -> Callable[[int], dict[str, Any]]:
+    """Measures valid steps per second of so many copies of a native env under random actions."""
+
+    def at(copies: int) -> dict[str, Any]:
+        env = VecEnv(NATIVE[name](device, small), copies, device)
+        unroll, calls = UNROLL[mode], 0
+        steps = capture(replayable(env, unroll), mode)
+
+        def call() -> None:
+            nonlocal calls
+            calls += 1
+            steps({})
+
+        rows_per_s = rate(call, 0.1 if small else 0.5, device) * unroll * copies
+        # rows that lead to the start of a game are no steps
+        return {"steps_per_s": rows_per_s * valid_steps(env) / (calls * unroll * copies)}
+
+    return at
+
+
 def env_alone(device: torch.device, small: bool) -> dict[str, Any]:
-    """Valid and invalid rows per second of cart-pole under random actions; the share of the memory's bandwidth."""
-    seconds, first, last = (0.1, 64, 256) if small else (1.0, 1 << 12, 1 << 26)
-    bandwidth = copy_bandwidth(1 << 20 if small else 1 << 28, seconds, device)
-
-    def measure(compiled: bool) -> Callable[[int], dict[str, Any]]:
-        def at(copies: int) -> dict[str, Any]:
-            env = VecEnv(CartPole(CartPoleConfig(), device), copies, device)
-
-            def steps(_: Batch) -> torch.Tensor:
-                for _ in range(UNROLL):
-                    obs = env.step(torch.randint(2, (copies,), device=device))[0]
-                return obs
-
-            call = capture(steps, "compile") if compiled else steps
-            per_s = rate(lambda: call({}), seconds, device) * UNROLL * copies
-            return {"steps_per_s": per_s, "least_share_of_bandwidth": per_s * ROW_BYTES / bandwidth}
-
-        return at
-
-    result = {"ok": True, "copy_bytes_per_s": bandwidth, "row_bytes": ROW_BYTES}
-    result["eager"] = doubling(first, last, measure(False))
-    if not small:
-        result["compile"] = doubling(first, last, measure(True))
+    """Native envs, as eager calls and as a graph, over numbers of copies."""
+    bandwidth = copy_bandwidth(1 << 20 if small else 1 << 28, 0.1 if small else 0.5, device)
+    result: dict[str, Any] = {"ok": True, "copy_bytes_per_s": bandwidth}
+    for name, (least, most) in COPIES.items():
+        first, last = (64, 128) if small else (least, most)
+        modes = ("eager", "graph") if device.type == "cuda" else ("eager",)
+        result[name] = {mode: doubling(first, last, alone(name, mode, device, small)) for mode in modes}
     return result
+
+
+def env_compiled(device: torch.device, small: bool) -> dict[str, Any]:
+    """Native envs as compiled calls, at one number of copies each."""
+    sizes = {"cartpole": 64} if small else {"cartpole": 1 << 22, "inventory": 1 << 20, "portfolio": 1 << 16}
+    return {"ok": True, **{name: doubling(n, n, alone(name, "compile", device, small)) for name, n in sizes.items()}}
 
 
 def env_and_agent(device: torch.device, small: bool) -> dict[str, Any]:
     """Cart-pole under DQN: act, step, write the ring, draw, one update of 512 windows for each step of all copies."""
-    seconds, first, last = (0.2, 16, 64) if small else (2.0, 256, 1 << 22)
+    seconds, first, last = (0.2, 16, 64) if small else (1.0, 256, 1 << 22)
     mode = "graph" if device.type == "cuda" else "eager"
 
     def at(copies: int) -> dict[str, Any]:
@@ -268,7 +311,9 @@ def learning(device: torch.device, small: bool) -> dict[str, Any]:
     }
 
 
-PARTS = {part.__name__: part for part in (gpu_tests, captured_is_eager, learning, env_and_agent, env_alone)}
+PARTS = {
+    part.__name__: part for part in (gpu_tests, captured_is_eager, learning, env_and_agent, env_alone, env_compiled)
+}
 
 
 def describe(device: torch.device) -> dict[str, Any]:

@@ -8,13 +8,13 @@ cores give. ``greedy`` gives random values and matches on the device, ``nearest`
 from __future__ import annotations
 
 import torch
-from rates import parser, rate, report, valid_steps
+from rates import parser, random_actions, rate, report, valid_steps
 from torch import Tensor
 
 from rlgan import assembly
 from rlgan.core.capture import capture
 from rlgan.core.vec import VecEnv
-from rlgan_envs.dispatch import CELLS, Dispatch, DispatchConfig
+from rlgan_envs.dispatch import Dispatch, DispatchConfig
 
 SIDES = ("greedy", "nearest", "hungarian", "captured")
 
@@ -27,10 +27,10 @@ def measure(side: str, copies: int, seconds: float, drivers: int) -> float:
     env = VecEnv(Dispatch(DispatchConfig(drivers=drivers, matching=matching), "cpu"), copies, "cpu")
     env.reset(seed=0)
     env.rng = None
-    nearest = env.env.references()["nearest"]
+    nearest, random = env.env.references()["nearest"], random_actions(env)
 
     def step(_: dict[str, Tensor]) -> Tensor:
-        return env.step(nearest(env.state, None) if side == "nearest" else torch.randn(copies, CELLS))[0]
+        return env.step(nearest(env.state, None) if side == "nearest" else random())[0]
 
     call = capture(step, "compile") if side == "captured" else step
     return rate(lambda: call({}), lambda: valid_steps(env), seconds)

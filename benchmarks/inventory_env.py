@@ -15,7 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from rates import parser, rate, report, valid_steps
+from rates import parser, random_actions, rate, report, valid_steps
 from torch import Tensor
 
 from rlgan.core.capture import capture
@@ -33,26 +33,22 @@ UNROLL = 2
 """Steps in one compiled call."""
 
 
-def store(name: str, copies: int) -> tuple[VecEnv, Callable[[], Tensor]]:
-    """The env, and random actions for it."""
+def store(name: str, copies: int) -> VecEnv:
     env = VecEnv(ENVS[name](), copies, "cpu")
     env.reset(seed=0)
     env.rng = None
-    space = env.single_action_space
-    if isinstance(space, gymnasium.spaces.Box):
-        high = torch.from_numpy(space.high)
-        return env, lambda: torch.rand(copies, *high.shape) * high
-    most = int(space.n if isinstance(space, gymnasium.spaces.Discrete) else space.nvec.max())
-    return env, lambda: torch.randint(most, (copies, *space.shape))
+    return env
 
 
 def eager(name: str, copies: int, seconds: float) -> float:
-    env, orders = store(name, copies)
+    env = store(name, copies)
+    orders = random_actions(env)
     return rate(lambda: env.step(orders()), lambda: valid_steps(env), seconds)
 
 
 def captured(name: str, copies: int, seconds: float) -> float:
-    env, orders = store(name, copies)
+    env = store(name, copies)
+    orders = random_actions(env)
 
     def steps(_: dict[str, Tensor]) -> Tensor:
         for _ in range(UNROLL):

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from rates import parser, rate, report, valid_steps
+from rates import parser, random_actions, rate, report, valid_steps
 from torch import Tensor
 
 from rlgan.assembly import settle_processor
 from rlgan.core.capture import capture
 from rlgan.core.vec import VecEnv
-from rlgan_envs.portfolio import LIMIT, Portfolio, PortfolioConfig
+from rlgan_envs.portfolio import Portfolio, PortfolioConfig
 
 UNROLL = 2
 """Steps in one compiled call."""
@@ -29,17 +29,16 @@ def market(prices: str, window: int, copies: int) -> VecEnv:
     return env
 
 
-def actions(env: VecEnv) -> Tensor:
-    return torch.empty(env.num_envs, env.env.assets + 1).uniform_(-LIMIT, LIMIT)
-
-
 def eager(env: VecEnv, seconds: float) -> float:
-    return rate(lambda: env.step(actions(env)), lambda: valid_steps(env), seconds)
+    actions = random_actions(env)
+    return rate(lambda: env.step(actions()), lambda: valid_steps(env), seconds)
 
 
 def captured(env: VecEnv, seconds: float) -> float:
+    actions = random_actions(env)
+
     def steps(_: dict[str, Tensor]) -> list[Tensor]:
-        return [env.step(actions(env))[0] for _ in range(UNROLL)]
+        return [env.step(actions())[0] for _ in range(UNROLL)]
 
     call = capture(steps, "compile")
     return rate(lambda: call({}), lambda: valid_steps(env), seconds)

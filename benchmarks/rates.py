@@ -9,6 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from torch import Tensor
+
 from rlgan.core.vec import VecEnv
 
 
@@ -21,6 +25,20 @@ def rate(call: Callable[[], object], steps: Callable[[], int], seconds: float) -
         for _ in range(20):
             call()
     return (steps() - start) / (time.perf_counter() - began)
+
+
+def random_actions(env: VecEnv) -> Callable[[], Tensor]:
+    """Draws uniform actions for all copies; normal ones where the space has no bounds."""
+    space, n, device = env.single_action_space, env.num_envs, env.device
+    if isinstance(space, Box):
+        shape = (n, *space.shape)
+        if not space.is_bounded():
+            return lambda: torch.randn(shape, device=device)
+        low, high = (torch.from_numpy(bound).to(device) for bound in (space.low, space.high))
+        return lambda: torch.rand(shape, device=device) * (high - low) + low
+    assert isinstance(space, Discrete | MultiDiscrete)
+    most = int(space.n if isinstance(space, Discrete) else space.nvec.max())
+    return lambda: torch.randint(most, (n, *space.shape), device=device)
 
 
 def valid_steps(env: VecEnv) -> int:

@@ -29,7 +29,8 @@ def test_every_part_on_a_cpu(tmp_path: Path) -> None:
     for name in ("vector", "image"):
         assert equal[name]["unequal"] == [] and equal[name]["moved"] > 5
     assert result["gpu_tests"]["skipped"] + result["gpu_tests"]["passed"] >= 2
-    for points in (result["env_alone"]["eager"], result["env_and_agent"]["points"]):
+    alone = [result["env_alone"][name]["eager"] for name in ("cartpole", "inventory", "portfolio", "dispatch")]
+    for points in (*alone, result["env_and_agent"]["points"]):
         assert [point["copies"] for point in points] == [points[0]["copies"] * 2**k for k in range(len(points))]
         assert len(points) >= 2
         assert all(point["steps_per_s"] > 0 for point in points)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from rlgan.core.protocols import Batch, DataSet, Phase, Samples
 from rlgan.hookspecs import hookimpl
 from rlgan.nn.optimise import Adam, optimise
-from rlgan.nn.text import TokenLSTM
+from rlgan.nn.text import TokenLSTM, running_sum
 from rlgan.specs import GeneratorSpec, Preset
 from rlgan.tokens import counted
 from rlgan_generators.writers import MINI, Writer, WriterConfig, mean_nll, token_advantages
@@ -93,7 +93,7 @@ class SeqPPO(Writer):
         real = batch["real"]
         tokens = torch.cat((real, self.made(len(real))))
         is_real = torch.arange(len(tokens), device=self.device) < len(real)
-        counts, logits = counted(tokens, self.policy.end), self.adds(tokens, self.config.dropout).cumsum(1)
+        counts, logits = counted(tokens, self.policy.end), running_sum(self.adds(tokens, self.config.dropout))
         error = F.binary_cross_entropy_with_logits(logits, is_real[:, None].float().expand_as(logits), counts.float())
         loss = error * counts.numel() / counts.sum()
         optimise(self.discriminator_adam, loss, self.max_norm)

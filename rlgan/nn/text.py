@@ -206,9 +206,14 @@ class TextCNN(nn.Module):
         return torch.cat([self(part, False).float().softmax(1)[:, 1] for part in tokens.split(rows)])
 
 
+def running_sum(x: Tensor) -> Tensor:
+    """The sums up to each place of short rows (n, k), in the same order on any device: torch.cumsum has none on CUDA."""
+    k = x.shape[1]
+    return x @ torch.ones(k, k, device=x.device).triu()
+
+
 def _place(weight: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
     """Where the running sum of weights (n, k) passes each goal (n,), and how far beyond the place's beginning it is."""
-    k = weight.shape[1]
-    reached = weight @ torch.ones(k, k, device=weight.device).triu()
-    index = (reached <= goal[:, None]).sum(1).clamp_max(k - 1)
+    reached = running_sum(weight)
+    index = (reached <= goal[:, None]).sum(1).clamp_max(weight.shape[1] - 1)
     return index, goal - (reached - weight).gather(1, index[:, None]).squeeze(1)
