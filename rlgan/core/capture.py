@@ -30,6 +30,11 @@ def capture(fn: Callable[..., Any], mode: Captured) -> Callable[..., Any]:
     return Graphed(fn) if mode in ("graph", "compile-graph") else fn
 
 
+def uncompiled(mode: Captured) -> Captured:
+    """The mode without its compiler."""
+    return {"compile": "eager", "compile-graph": "graph"}.get(mode, mode)  # type: ignore[return-value]
+
+
 def reading_is_free(device: torch.device) -> bool:
     """Whether code may read a tensor back for speed: on a CPU, where nothing waits, and not while it is compiled."""
     return device.type == "cpu" and not torch.compiler.is_compiling()
