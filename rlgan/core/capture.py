@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlgan.core.protocols import Batch, mapped
+from rlgan.errors import UsageError
 
 Captured = Literal["eager", "compile", "graph", "compile-graph"]
 """``compile-graph`` replays what the compiler made as a CUDA graph."""
@@ -67,8 +68,13 @@ class Graphed:
         if self.graph is None:
             self.inputs = mapped(torch.clone, batch)
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                self.outputs = self.fn(self.inputs)
+            try:
+                with torch.cuda.graph(self.graph):
+                    self.outputs = self.fn(self.inputs)
+            except RuntimeError as error:
+                raise UsageError(
+                    f"this update cannot be captured as a CUDA graph: {str(error).splitlines()[0]}; write capture=eager"
+                ) from error
         mapped(Tensor.copy_, self.inputs, batch)
         self.graph.replay()
         return self.outputs

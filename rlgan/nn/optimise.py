@@ -119,7 +119,8 @@ class RAdam(Saved):
         torch._foreach_addcmul_(self.second, gradients, gradients, 1 - beta2)
         root = torch._foreach_sqrt(self.second)
         torch._foreach_mul_(root, trusted)
-        torch._foreach_add_(root, trusted * self.eps + (1 - trusted))
+        # as a list, since adding one tensor to all reads it back to Python
+        torch._foreach_add_(root, [trusted * self.eps + (1 - trusted)] * len(root))
         change = torch._foreach_div(self.first, root)
         torch._foreach_mul_(change, -rate.float())
         torch._foreach_add_(self.parameters, change)
