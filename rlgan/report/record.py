@@ -123,7 +123,10 @@ def last_evaluation(path: Path, key: str) -> dict[str, Any]:
     for row in reversed(read(path)):
         if row.get("kind") == "eval" and isinstance(row.get(key), (int, float)):
             return row
-    raise UsageError(f"{path} holds no evaluation, though the run ended with one: the record is damaged")
+    raise UsageError(
+        f"{path} holds no evaluation: the run was stopped before its first one; go on with `rlgan resume {path.parent}`, "
+        "or play what it has learned with `rlgan eval`"
+    )
 
 
 class LiveLine:

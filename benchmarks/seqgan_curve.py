@@ -1,0 +1,81 @@
+"""Draw SeqGAN's runs of the published protocol over the log of the authors' code.
+
+    python benchmarks/seqgan_curve.py NAME REFERENCE.csv RUN_DIR...
+
+Runs are `rlgan run generator=mle|seqgan data=oracle data.path=ORACLE preset=repo`; the log has the columns phase, epoch
+and nll. Writes docs/results/NAME.json and NAME.png, and prints each point and how far it is from the log, whose points
+are joined by lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from matplotlib.figure import Figure
+
+from rlgan.report.record import read
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+LABELS = {"pretrain": "passes of maximum likelihood", "adversarial": "adversarial rounds"}
+
+
+def place(step: int, generator: dict[str, Any], samples: int) -> tuple[str, float]:
+    """The phase of an update, and how many passes or rounds of it are over."""
+    passes = samples // generator["batch_size"]
+    likelihood = generator.get("pretrain", step) * passes
+    if generator["name"] != "seqgan" or step <= likelihood:
+        return "pretrain", step / passes
+    draw = generator["passes"] * (2 * samples // generator["batch_size"])
+    rounds = (step - likelihood - generator["pretrain_d"] * draw) / (generator["draws"] * draw)
+    return ("adversarial", rounds) if rounds >= 0 else ("discriminator", 0.0)
+
+
+def gather(folder: Path) -> dict[str, Any]:
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    points: dict[str, list[list[float]]] = {"pretrain": [], "discriminator": [], "adversarial": []}
+    for row in read(folder / "metrics.jsonl"):
+        if row["kind"] == "eval":
+            phase, at = place(row["step"], config["generator"], config["data"]["samples"])
+            points[phase].append([at, row["nll_oracle"], row["nll_test"]])
+    found = {"generator": config["generator"]["name"], "seed": config["seed"], "capture": config["capture"]}
+    return {**found, "columns": ["passes or rounds", "nll_oracle", "nll_test"], **points}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("reference", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
+    given = parser.parse_args()
+    with given.reference.open(encoding="utf-8") as file:
+        log = [(row["phase"], int(row["epoch"]), float(row["nll"])) for row in csv.DictReader(file)]
+    runs = [gather(folder) for folder in given.runs]
+    figure = Figure(figsize=(9, 3.6), dpi=130, layout="constrained")
+    for axes, (phase, label) in zip(figure.subplots(1, 2), LABELS.items(), strict=True):
+        reference = {epoch: nll for other, epoch, nll in log if other == phase}
+        axes.plot([epoch + 1 for epoch in reference], list(reference.values()), color="0.6", label="the authors' log")
+        for run in runs:
+            points = run[phase]
+            axes.plot([p[0] for p in points], [p[1] for p in points], ".-", label=f"{run['generator']} {run['seed']}")
+            for at, nll, _ in points:
+                # the log counts from 0 what is over when it measures, and has every fifth
+                if 1 <= at <= max(reference) + 5:
+                    difference = nll - float(np.interp(at - 1, list(reference), list(reference.values())))
+                    who = f"{run['generator']} {run['seed']}, {at:.0f} {label}"
+                    print(f"{who}: {nll:.3f}, {difference:+.3f} beside the log")
+        axes.set(xlabel=label, ylabel="NLL_oracle", ylim=(8.6, 9.5))
+        axes.legend()
+    figure.savefig(RESULTS / f"{given.name}.png")
+    path = RESULTS / f"{given.name}.json"
+    path.write_text(json.dumps(runs, separators=(",", ":")) + "\n", encoding="utf-8")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
