@@ -113,7 +113,7 @@ class RunConfig:
     threads: Annotated[int, Ge(0)] = 0
     """CPU threads of torch; 0 = by a fixed rule for the workload."""
     capture: Literal["auto", "eager", "compile", "graph"] = "auto"
-    """How whole functions are captured: not at all, by torch.compile (on CUDA replayed as a graph), or as CUDA graphs."""
+    """How functions are captured: not at all, by torch.compile (on CUDA replayed as a graph), or as CUDA graphs."""
     groups: Literal[1, 2] = 1
     """Groups of copies of a CPU simulator; with 2, one group steps while the other acts."""
     deterministic: bool = True
