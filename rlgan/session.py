@@ -191,12 +191,6 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
             f"the run in {folder} was on {old} and this machine would go on with {device.type}: "
             f"resume it where there is {old}"
         )
-    if saved and not run.learner.spec.resumes and not saved.tree["finished"]:
-        raise UsageError(
-            f"agent={run.learner.name} learns by a loop of its own, whose state is in no checkpoint, so the run in "
-            f"{folder} cannot be resumed: start it again with `rlgan run @{folder / 'config.yaml'}`, or take what it "
-            f"has learned with `rlgan eval {folder}`"
-        )
     mode = assembly.pick_capture(saved.info["capture"] if saved else c.capture, device)
     seeding.seed_all(seeding.derive(c.seed))
     assembly.settle_processor()
@@ -250,7 +244,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
         trainer.run()
     except Interrupted as stop:
         live.close()
-        say(f"saved; {'continue with: rlgan resume' if run.learner.spec.resumes else 'see it: rlgan watch'} {folder}")
+        say(f"saved; continue with: rlgan resume {folder}")
         return 128 + stop.number
     except NonFiniteError:
         kept = max((folder / "checkpoints").glob("step_*"), key=lambda path: path.stat().st_mtime, default=None)

@@ -71,8 +71,6 @@ class Spec:
     tags: tuple[str, ...] = ()
     plans: bool = False
     """Whether it needs the env's model."""
-    resumes: bool = True
-    """Of learners: whether a run can go on from a checkpoint. One with a loop of its own cannot."""
     family: bool = False
     """Of agents, envs and data: True when the name is a prefix, as of ``env=atari:<rom>``."""
     members: Callable[[], Iterable[str]] | None = None

@@ -159,6 +159,18 @@ AGENTS = {
     "a2c normalised": f"{ON_ROLLOUTS} normalise.obs=true normalise.reward=true",
     "sac normalised": f"{ON_REPLAY} normalise.obs=true normalise.reward=true",
 }
+OF_SB3 = {
+    "sb3.a2c": "env=cartpole steps=2000 checkpoint.every=300 record.every=100 eval.every=900",
+    "sb3.ppo": "env=gym:CartPole-v1 steps=1200 agent.n_steps=32 agent.batch_size=32 agent.n_epochs=2 "
+    "agent.learning_rate_end=0 checkpoint.every=200 record.every=100 eval.every=500",
+    "sb3.dqn": "env=cartpole steps=1200 agent.learning_starts=100 agent.buffer_size=800 agent.train_freq=8 "
+    "agent.gradient_steps=-1 agent.target_update_interval=100 checkpoint.every=200 record.every=100 eval.every=500",
+    **{
+        f"sb3.{name}": f"env={env} steps=600 agent.learning_starts=100 agent.buffer_size=400 agent.net_arch=[16,16] "
+        "checkpoint.every=100 record.every=50 eval.every=250"
+        for name, env in (("sac", "gym:Pendulum-v1"), ("td3", "pendulum"), ("ddpg", "gym:MountainCarContinuous-v0"))
+    },
+}
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -171,12 +183,20 @@ def test_a_killed_agent_equals_an_uninterrupted_one(tmp_path: Path, name: str) -
     assert_equal(tmp_path / "run", tmp_path / "base", 800 // 4)
 
 
+@pytest.mark.parametrize("name", OF_SB3)
+def test_a_killed_loop_of_stable_baselines3_equals_an_uninterrupted_one(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("stable_baselines3")
+    words = shlex.split(f"agent={name} preset=none copies=2 eval.episodes=2 {OF_SB3[name]}")
+    finish(start("run", *words, f"dir={tmp_path / 'base'}"))
+    kill_and_resume(tmp_path / "run", words, lines(tmp_path / "base"), seed=0, kills=2)
+    assert_equal(tmp_path / "run", tmp_path / "base", 1)
+
+
 def test_every_agent_is_killed_and_resumed() -> None:
     too_quick = {"value-iteration", "policy-iteration"}  # tests/test_tabular.py cuts them
     untrained = {"random", "reference"}  # tests/test_reference_agents.py kills them
-    foreign = {f"sb3.{name}" for name in ("a2c", "ddpg", "dqn", "ppo", "sac", "td3")}  # they say that they cannot
-    named = {name.split()[0] for name in AGENTS}
-    assert named | too_quick | untrained | foreign == {entry.name for entry in Registry().names("agents")}
+    named = {name.split()[0] for name in (*AGENTS, *OF_SB3)}
+    assert named | too_quick | untrained == {entry.name for entry in Registry().names("agents")}
 
 
 def test_a_killed_run_in_an_env_from_a_file_equals_an_uninterrupted_one(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from stable_baselines3.common.monitor import Monitor  # noqa: E402
 from stable_baselines3.common.vec_env import DummyVecEnv  # noqa: E402
 
 from rlgan_sb3.learner import METRICS, SB3  # noqa: E402
+from rlgan_sb3.loop import Repeatable  # noqa: E402
 
 CPU = torch.device("cpu")
 SMALL: dict[str, dict[str, Any]] = {
@@ -56,7 +57,7 @@ def test_rounds_are_learn_bit_for_bit(name: str) -> None:
     done = 0
     while done < steps:
         done += ours.update({})["steps"]
-    theirs = ours._model(DummyVecEnv([lambda: Monitor(gym.make_env(env))] * 2), seed)
+    theirs = ours._model(DummyVecEnv([lambda: Monitor(Repeatable(gym.make_env(env)))] * 2), seed)
     theirs.learn(steps)
     assert theirs.num_timesteps == ours.model.num_timesteps == done
     tensors = ours.state_dict()["policy"]
@@ -129,29 +130,14 @@ def test_settings_of_the_env_reach_its_envs(tmp_path: Path) -> None:
     assert max(row["length_mean"] for row in rows(finished.dir) if row["kind"] == "train") <= 7
 
 
-def test_an_interrupted_run_is_not_resumed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from rlgan.core.trainer import Trainer
-
-    folder = tmp_path / "run"
-    due = Trainer._due
-
-    def stop(trainer: Trainer, name: str, every: int) -> bool:
-        trainer.signal = trainer.signal or (2 if trainer.stream.rows >= 100 else 0)
-        return due(trainer, name, every)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_due", stop)
-        assert main(["run", "agent=sb3.a2c", "env=cartpole", "preset=none", "steps=5k", f"dir={folder}"]) == 130
-    assert f"saved; see it: rlgan watch {folder}" in capsys.readouterr().err
-    assert main(["resume", str(folder)]) == 2
-    assert (
-        f"rlgan: agent=sb3.a2c learns by a loop of its own, whose state is in no checkpoint, so the run in {folder} "
-        f"cannot be resumed: start it again with `rlgan run @{folder / 'config.yaml'}`, or take what it has learned "
-        f"with `rlgan eval {folder}`"
-    ) in capsys.readouterr().err
-    assert main(["eval", str(folder), "episodes=2", "--json"]) == 0
+def test_a_game_that_does_not_repeat_ends_a_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, fresh = (made("a2c", "cartpole", 400) for _ in range(2))
+    ours.update({})
+    fresh.load_state_dict(ours.state_dict())
+    assert fresh.state_dict()["loop"]["counts"] == ours.state_dict()["loop"]["counts"]
+    fresh.left["games"][1]["number"] += 1
+    with pytest.raises(UsageError, match="does not repeat a game from the same seed and actions"):
+        fresh.update({})
 
 
 def test_without_the_extra_it_says_what_to_install(

@@ -22,8 +22,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
 from rlgan import gym
+from rlgan.core import seeding
 from rlgan.core.protocols import Batch, Observation, Own, Phase, Spaces
 from rlgan.errors import UsageError
+from rlgan_sb3 import loop
 
 METRICS = {
     "dqn": ("loss",),
@@ -53,6 +55,8 @@ class SB3:
             )
         self.games = Games()
         self.begun = False
+        self.left: dict[str, Any] | None = None
+        """Where a loaded checkpoint left the loop, until it goes on."""
 
     def carry(self, n: int) -> None:
         """No recurrent state."""
@@ -77,6 +81,7 @@ class SB3:
         model, games = self.model, self.games
         if not self.begun:
             model = self._begin()
+            self.begun = True
         before, games.ended = model.num_timesteps, []
         if isinstance(model, OnPolicyAlgorithm):
             model.collect_rollouts(model.env, games, model.rollout_buffer, model.n_steps)
@@ -105,15 +110,27 @@ class SB3:
         return {name: torch.tensor(float(logged[f"train/{name}"]), device=self.device) for name in names}
 
     def _begin(self) -> BaseAlgorithm:
-        """Make the envs and the model that learns in them, from a seed that the run's random numbers give."""
-        seed = int(torch.randint(2**31, ()))
-        make: Callable[[], gymnasium.Env] = lambda: Monitor(gym.make_env(self.spaces.env, **self.spaces.settings))  # noqa: E731
-        self.model = model = self._model(DummyVecEnv([make] * self.spaces.copies), seed)
+        """Make the envs and the model that learns in them, from a seed that the run's random numbers give, or go on."""
+        if self.left is None:
+            return self._made(int(torch.randint(2**31, ())))
+        policy = self.model.policy.state_dict()
+        before = seeding.state_dict(self.device)
+        model = self._made(0)
+        model.policy.load_state_dict(policy)
+        loop.restore(model, self.left)
+        seeding.load_state_dict(before, self.device)
+        self.left = None
+        return model
+
+    def _made(self, seed: int) -> BaseAlgorithm:
+        self.model = model = self._model(DummyVecEnv([self._env] * self.spaces.copies), seed)
         model.set_logger(Logger(None, []))
         _, callback = model._setup_learn(self.spaces.steps, self.games)
         callback.on_training_start({}, {})
-        self.begun = True
         return model
+
+    def _env(self) -> gymnasium.Env:
+        return Monitor(loop.Repeatable(gym.make_env(self.spaces.env, **self.spaces.settings)))
 
     def _model(self, envs: DummyVecEnv, seed: int | None) -> BaseAlgorithm:
         arguments = asdict(self.config)
@@ -134,12 +151,16 @@ class SB3:
         return algorithm(policy_of(self.spaces.observation), envs, seed=seed, device=self.device, **arguments)
 
     def state_dict(self) -> dict[str, Any]:
-        """The networks: enough to play. What its loop would go on with, stable-baselines3 does not give away."""
-        return {"policy": dict(self.model.policy.state_dict())}
+        """The networks, and what the loop goes on with once it has begun."""
+        return {
+            "policy": dict(self.model.policy.state_dict()),
+            "loop": loop.saved(self.model) if self.begun else self.left,
+        }
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Copy saved networks in."""
+        """Copy saved networks in; the loop goes on from there at its next round."""
         self.model.policy.load_state_dict(tree["policy"])
+        self.left = tree["loop"]
 
 
 class Shown(gymnasium.Env):

@@ -327,6 +327,5 @@ def rlgan_specs() -> Iterable[AgentSpec]:
             partial(refuses, actions),
             extra="sb3",
             presets=tuple(presets(name)),
-            resumes=False,
             tags=("peer",),
         )
