@@ -1,6 +1,6 @@
-"""SeqGAN's rewards as its paper writes them: one completion after another, position by position.
+"""SeqGAN's rewards as its paper writes them, one completion after another, position by position; and its discriminator.
 
-What `benchmarks/seqgan.py` measures rlgan's rollouts against, and a test compares them with. Only the networks' weights
+What `benchmarks/seqgan.py` measures rlgan's against, and a test compares them with. Only the networks' weights
 are rlgan's; with ``uniform`` both draw the same tokens, otherwise torch.multinomial draws them.
 """
 
@@ -40,8 +40,8 @@ def complete(g: TokenLSTM, tokens: Tensor, keep: int, uniform: Tensor | None) ->
     return torch.stack(made, 1)
 
 
-def belief(d: TextCNN, tokens: Tensor) -> Tensor:
-    """Probability (n,) of being real, by plain convolutions over (n, 1, L, embedding)."""
+def logits(d: TextCNN, tokens: Tensor, dropout: float = 0.0) -> Tensor:
+    """Logits (n, 2) of being made and being real, by plain convolutions over (n, 1, L, embedding)."""
     x = d.embedding.weight[tokens][:, None]
     features = []
     for layer in d.convolutions:
@@ -51,7 +51,21 @@ def belief(d: TextCNN, tokens: Tensor) -> Tensor:
     size = x.shape[1]
     other = torch.relu(F.linear(x, d.highway.weight[:size], d.highway.bias[:size]))
     gate = torch.sigmoid(F.linear(x, d.highway.weight[size:], d.highway.bias[size:]))
-    return torch.softmax(d.out(gate * other + (1 - gate) * x), 1)[:, 1]
+    return d.out(F.dropout(gate * other + (1 - gate) * x, dropout))
+
+
+def belief(d: TextCNN, tokens: Tensor) -> Tensor:
+    """Probability (n,) of being real."""
+    return torch.softmax(logits(d, tokens), 1)[:, 1]
+
+
+def step(d: TextCNN, adam: torch.optim.Adam, tokens: Tensor, is_real: Tensor, dropout: float, decay: float) -> None:
+    """An update of the discriminator on sequences (n, L), of which some are real (n,)."""
+    penalty = sum(w.square().sum() for w in d.out.parameters()) / 2
+    loss = F.cross_entropy(logits(d, tokens, dropout), is_real.long()) + decay * penalty
+    adam.zero_grad()
+    loss.backward()
+    adam.step()
 
 
 @torch.no_grad()
