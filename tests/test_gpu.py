@@ -6,17 +6,10 @@ import shlex
 from pathlib import Path
 
 import pytest
-from test_resume import AGENTS, DIGITS, TOKENS, assert_equal, finish, kill_and_resume, lines, start
+from test_resume import AGENTS, GENERATORS, assert_equal, finish, kill_and_resume, lines, start
 
 import rlgan
 
-SHORT = [word for word in TOKENS if not word.startswith("generator")]
-GENERATORS = {
-    "dcgan": DIGITS,
-    "seqgan": TOKENS,
-    "rankgan": ["generator=rankgan", *TOKENS[1:]],
-    **{name: [f"generator={name}", "generator.batch_size=8", *SHORT] for name in ("mle", "pgbleu", "relgan", "seqppo")},
-}
 LEARNERS = GENERATORS | {
     name: [f"agent={name.split()[0]}", *shlex.split(f"copies=4 eval.episodes=4 {words}")]
     + ["preset=none"] * ("preset=" not in words)

@@ -38,6 +38,13 @@ TOKENS = shlex.split(
     "generator.batch_size=8 generator.pretrain=5 generator.pretrain_d=2 generator.draws=1 generator.passes=1 "
     "generator.rollouts=2 eval.every=50 eval.samples=50 checkpoint.every=9 record.every=4 threads=1"
 )
+SHORT = [word for word in TOKENS if not word.startswith("generator")]
+GENERATORS = {
+    "dcgan": DIGITS,
+    "seqgan": TOKENS,
+    "rankgan": ["generator=rankgan", *TOKENS[1:]],
+    **{name: [f"generator={name}", "generator.batch_size=8", *SHORT] for name in ("mle", "pgbleu", "relgan", "seqppo")},
+}
 SHOP = Path(__file__).with_name("shop.py")
 IN_SHOP = [*(word for word in CARTPOLE if not word.startswith("env=")), "env.shelf=7"]
 LONGER = shlex.split(
@@ -192,11 +199,12 @@ def test_a_killed_loop_of_stable_baselines3_equals_an_uninterrupted_one(tmp_path
     assert_equal(tmp_path / "run", tmp_path / "base", 1)
 
 
-def test_every_agent_is_killed_and_resumed() -> None:
+def test_every_learner_is_killed_and_resumed() -> None:
     too_quick = {"value-iteration", "policy-iteration"}  # tests/test_tabular.py cuts them
     untrained = {"random", "reference"}  # tests/test_reference_agents.py kills them
     named = {name.split()[0] for name in (*AGENTS, *OF_SB3)}
     assert named | too_quick | untrained == {entry.name for entry in Registry().names("agents")}
+    assert GENERATORS.keys() == {entry.name for entry in Registry().names("generators")}
 
 
 def test_a_killed_run_in_an_env_from_a_file_equals_an_uninterrupted_one(tmp_path: Path) -> None:
@@ -207,8 +215,9 @@ def test_a_killed_run_in_an_env_from_a_file_equals_an_uninterrupted_one(tmp_path
     assert (tmp_path / "run" / "env.py").read_bytes() == SHOP.read_bytes()
 
 
-@pytest.mark.parametrize("words", [DIGITS, TOKENS], ids=["dcgan", "seqgan"])
-def test_a_killed_generator_equals_an_uninterrupted_one(tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_killed_generator_equals_an_uninterrupted_one(tmp_path: Path, name: str) -> None:
+    words = GENERATORS[name]
     finish(start("run", *words, f"dir={tmp_path / 'base'}"))
     kill_and_resume(tmp_path / "run", words, lines(tmp_path / "base"), seed=0, kills=2)
     assert_equal(tmp_path / "run", tmp_path / "base", 0)
