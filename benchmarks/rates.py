@@ -37,8 +37,10 @@ def random_actions(env: VecEnv) -> Callable[[], Tensor]:
         low, high = (torch.from_numpy(bound).to(device) for bound in (space.low, space.high))
         return lambda: torch.rand(shape, device=device) * (high - low) + low
     assert isinstance(space, Discrete | MultiDiscrete)
-    most = int(space.n if isinstance(space, Discrete) else space.nvec.max())
-    return lambda: torch.randint(most, (n, *space.shape), device=device)
+    if isinstance(space, Discrete):
+        return lambda: torch.randint(int(space.n), (n,), device=device)
+    sizes = torch.from_numpy(space.nvec).to(device)
+    return lambda: (torch.rand(n, *space.shape, device=device) * sizes).long()
 
 
 def valid_steps(env: VecEnv) -> int:

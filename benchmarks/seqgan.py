@@ -34,10 +34,10 @@ Seconds = Callable[[Callable[[], object]], float]
 """Time of a call."""
 VOCABULARY, LENGTH = 5_000, 20
 EQUAL = 1e-5
-"""Rewards differ by no more,"""
-MOVED = 0.01
-"""but for this share: a draw that falls on the edge between two words is rounded to either, and its completion is
-another one."""
+"""Rewards differ by no more."""
+MOVED = {"cpu": 0.0, "cuda": 0.01}
+"""Share of those that may: on CUDA a draw that falls on the edge between two words is rounded to either, and its
+completion is another one."""
 
 
 def protocol(rollouts: int, precision: str) -> SeqGANConfig:
@@ -74,7 +74,7 @@ def rollouts(arguments: argparse.Namespace, device: torch.device, seconds: Secon
     literal = seqgan_textbook.rewards(gan.policy, gan.discriminator, tokens, 1, uniform)
     other = float(((ours - literal).abs() > EQUAL).double().mean())
     print(f"rewards of one rollout under the same random numbers: {other:.2%} differ by more than {EQUAL:.0e}")
-    if arguments.precision == "float32" and other > MOVED:
+    if arguments.precision == "float32" and other > MOVED[device.type]:
         raise SystemExit("they should be equal")
 
     square = torch.randn(2048, 2048, device=device)
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", help="of ours; the loops are in float32")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    parser.add_argument("--save", help="name of the row in docs/results/seqgan_rollouts.json")
+    parser.add_argument("--save", help="name of the row in docs/results/seqgan_WHAT.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     assembly.settle_processor()
@@ -162,7 +162,7 @@ def main() -> None:
     if arguments.save:
         print(
             machine.save(
-                "seqgan_rollouts", arguments.save, {**vars(arguments), **result, "machine": machine.describe()}
+                f"seqgan_{arguments.what}", arguments.save, {**vars(arguments), **result, "machine": machine.describe()}
             )
         )
 

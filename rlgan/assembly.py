@@ -175,9 +175,13 @@ def pick_capture(mode: str, device: torch.device) -> Captured:
     """
     if mode == "auto":
         return "graph" if device.type == "cuda" else "eager"
-    if mode == "graph" and device.type != "cuda":
+    if mode in ("graph", "compile-graph") and device.type != "cuda":
         raise UsageError("capture=graph needs a CUDA device; on a CPU write capture=eager or capture=compile")
-    if mode == "compile" and not shutil.which(os.environ.get("CXX", "g++")) and not shutil.which("clang++"):
+    if (
+        mode in ("compile", "compile-graph")
+        and not shutil.which(os.environ.get("CXX", "g++"))
+        and not shutil.which("clang++")
+    ):
         raise UsageError("capture=compile needs a C++ compiler (g++ or clang++); install one or write capture=eager")
     if mode == "compile" and device.type == "cuda":
         return "compile-graph"

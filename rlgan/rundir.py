@@ -25,6 +25,7 @@ from rlgan.report import record
 from rlgan.runconfig import ROLES, Run, read_file
 from rlgan.store.checkpoint import Checkpoint
 from rlgan.store.durable import MAX_BYTES, is_count
+from rlgan.store.state import MISFIT, reason
 
 MAX_THREADS = 4096
 PACKAGES = ("rlgan", "torch", "numpy", "gymnasium", "ale-py")
@@ -148,10 +149,9 @@ def fitting(saved: Checkpoint, folder: Path) -> Iterator[None]:
     """Say which settings are to blame when a state does not load: they were changed since it was saved."""
     try:
         yield
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
+    except MISFIT as error:
         raise UsageError(
-            f"the checkpoint {saved.path} does not fit the settings in {folder / 'config.yaml'} ({reason}): "
+            f"the checkpoint {saved.path} does not fit the settings in {folder / 'config.yaml'} ({reason(error)}): "
             "put back those that it was made with"
         ) from error
 

@@ -236,6 +236,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
     if saved:
         with rundir.fitting(saved, folder):
             trainer.load(saved)
+        saved.tree.clear()  # it maps the checkpoint's file, which is removed one day
         exact = device.type == "cpu" or c.deterministic
         say("this run has reached its end" if trainer.finished else rundir.resumed(saved, exact))
     trackers.run_start({"config": run.to_dict(), "dir": str(folder), "step": saved.step if saved else 0})

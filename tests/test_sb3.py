@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import json
 from pathlib import Path
@@ -130,14 +131,71 @@ def test_settings_of_the_env_reach_its_envs(tmp_path: Path) -> None:
     assert max(row["length_mean"] for row in rows(finished.dir) if row["kind"] == "train") <= 7
 
 
-def test_a_game_that_does_not_repeat_ends_a_resume(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, fresh = (made("a2c", "cartpole", 400) for _ in range(2))
-    ours.update({})
-    fresh.load_state_dict(ours.state_dict())
-    assert fresh.state_dict()["loop"]["counts"] == ours.state_dict()["loop"]["counts"]
-    fresh.left["games"][1]["number"] += 1
-    with pytest.raises(UsageError, match="does not repeat a game from the same seed and actions"):
+def spoilt(tree: dict[str, Any], *path: Any, value: Any) -> dict[str, Any]:
+    """A copy of a state with another value at a place; None takes it away."""
+    tree = copy.deepcopy(tree)
+    *upto, last = path
+    part = tree["loop"]
+    for key in upto:
+        part = part[key]
+    if value is None:
+        del part[last]
+    else:
+        part[last] = value
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("games", 1, "number"), 7, "does not repeat a game from the same seed and actions"),
+        (("games", 1, "actions"), torch.ones(200, dtype=torch.int64), "does not repeat a game"),
+        (("games", 1), None, "shorter than"),
+        (("counts",), None, "'counts'"),
+        (("counts", "num_timesteps"), -3, "its num_timesteps is -3 and must be a whole number"),
+        (("buffer", "pos"), 10_000, "beyond a replay of 500 rows"),
+        (("buffer", "size"), 400, "held 400 rows of each env, and agent.buffer_size gives 500"),
+        (("buffer", "rows", "rewards"), torch.zeros(3, 2), "its rewards is torch.float32 of \\(3, 2\\)"),
+        (("numpy", "name"), "PCG64", "MT19937"),
+        (("parameters", "policy.optimizer", "state", 0, "exp_avg"), torch.zeros(3), "has a exp_avg of \\(3,\\)"),
+        (("obs",), torch.zeros(2, 3), "its observation is"),
+    ],
+)
+def test_a_loop_that_does_not_fit_is_one_sentence(path: tuple[Any, ...], value: Any, words: str) -> None:
+    ours, fresh = (made("dqn", "cartpole", 400) for _ in range(2))
+    for _ in range(20):
+        ours.update({})
+    fresh.load_state_dict(spoilt(ours.state_dict(), *path, value=value))
+    with pytest.raises(UsageError, match=words):
         fresh.update({})
+
+
+def test_a_run_from_before_loops_were_saved_plays_and_does_not_go_on() -> None:
+    ours, fresh = (made("a2c", "cartpole", 400) for _ in range(2))
+    fresh.load_state_dict({"policy": ours.state_dict()["policy"]})
+    assert fresh.act(torch.zeros(1, 4), None, torch.zeros(()), False)[0]["action"].shape == (1,)
+    with pytest.raises(UsageError, match="saved before the loops of stable-baselines3 were"):
+        fresh.update({})
+
+
+@pytest.mark.filterwarnings("ignore:.*PPO on the GPU")
+@pytest.mark.parametrize("sde", [False, True])
+def test_a_loaded_loop_goes_on_as_the_old_one(sde: bool) -> None:
+    settings = {**SMALL["ppo"], "use_sde": sde}
+    one = gym.make_env("pendulum")
+    spaces = Spaces(one.observation_space, one.action_space, 600, env="pendulum", copies=2)
+    ours, fresh = (SB3("ppo", spaces, ALGORITHMS["ppo"][0](**settings), CPU) for _ in range(2))
+    for _ in range(3):
+        ours.update({})
+    fresh.load_state_dict(copy.deepcopy(ours.state_dict()))
+    random = torch.get_rng_state()
+    first = ours.update({})
+    np.random.seed(0)
+    torch.set_rng_state(random)
+    second = fresh.update({})
+    assert first == second
+    for key, value in ours.state_dict()["policy"].items():
+        assert torch.equal(value, fresh.state_dict()["policy"][key]), key
 
 
 def test_without_the_extra_it_says_what_to_install(

@@ -25,6 +25,7 @@ from rlgan import gym
 from rlgan.core import seeding
 from rlgan.core.protocols import Batch, Observation, Own, Phase, Spaces
 from rlgan.errors import UsageError
+from rlgan.store.state import MISFIT, reason
 from rlgan_sb3 import loop
 
 METRICS = {
@@ -113,11 +114,22 @@ class SB3:
         """Make the envs and the model that learns in them, from a seed that the run's random numbers give, or go on."""
         if self.left is None:
             return self._made(int(torch.randint(2**31, ())))
+        if not self.left:
+            raise UsageError(
+                "this run was saved before the loops of stable-baselines3 were: start it again, or take what it has "
+                "learned with `rlgan eval`"
+            )
         policy = self.model.policy.state_dict()
         before = seeding.state_dict(self.device)
         model = self._made(0)
         model.policy.load_state_dict(policy)
-        loop.restore(model, self.left)
+        try:
+            loop.restore(model, self.left)
+        except MISFIT as error:
+            raise UsageError(
+                f"the loop of stable-baselines3 that was saved does not fit the run's settings ({reason(error)}): put "
+                "back those that it was made with"
+            ) from error
         seeding.load_state_dict(before, self.device)
         self.left = None
         return model
@@ -160,7 +172,7 @@ class SB3:
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Copy saved networks in; the loop goes on from there at its next round."""
         self.model.policy.load_state_dict(tree["policy"])
-        self.left = tree["loop"]
+        self.left, self.begun = tree.get("loop", {}), False
 
 
 class Shown(gymnasium.Env):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
+from operator import attrgetter
 from typing import Any
 
 import gymnasium
 import numpy as np
+import stable_baselines3
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.monitor import Monitor
+from torch import Tensor
 
 from rlgan.core.seeding import derive
 from rlgan.errors import UsageError
+from rlgan.store.state import restored, tensor, whole
 
 COUNTS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls", "exploration_rate", "_current_progress_remaining")
 """Numbers that a model counts with, where it has them."""
@@ -39,11 +46,11 @@ class Repeatable(gymnasium.Wrapper):
 
 def saved(model: BaseAlgorithm) -> dict[str, Any]:
     """All but the policy's networks."""
-    _, variables = model._get_torch_save_params()
     name, keys, *rest = np.random.get_state()
     tree = {
+        "version": stable_baselines3.__version__,
         "parameters": {name: value for name, value in model.get_parameters().items() if name != "policy"},
-        "variables": {name: getattr(model, name).detach() for name in variables},
+        "variables": {name: getattr(model, name).detach() for name in _variables(model)},
         "counts": {name: getattr(model, name) for name in COUNTS if hasattr(model, name)},
         # TD3 logs of its actor at every second update alone, and a record shows the last that was logged
         "logged": [(name, float(value)) for name, value in model.logger.name_to_value.items() if "train/" in name],
@@ -54,9 +61,8 @@ def saved(model: BaseAlgorithm) -> dict[str, Any]:
         "actions": model.action_space.np_random.bit_generator.state,
     }
     if buffer := getattr(model, "replay_buffer", None):
-        held = buffer.buffer_size if buffer.full else buffer.pos
-        rows = {name: _tensors(getattr(buffer, name), held) for name in BUFFER}
-        tree["buffer"] = {"pos": buffer.pos, "full": buffer.full, "rows": rows}
+        rows = {name: _tensors(getattr(buffer, name), _held(buffer)) for name in BUFFER}
+        tree["buffer"] = {"size": buffer.buffer_size, "pos": buffer.pos, "full": buffer.full, "rows": rows}
     return tree
 
 
@@ -65,34 +71,74 @@ def restore(model: BaseAlgorithm, tree: dict[str, Any]) -> None:
 
     Raises:
         UsageError: a game goes another way than before.
+        ValueError and others of `rlgan.store.state.MISFIT`: the state is not one of this model.
     """
+    if (now := stable_baselines3.__version__) != tree["version"]:
+        warnings.warn(f"stable-baselines3 was {tree['version']} and is {now}: not exactly as before", stacklevel=2)
     model.set_parameters({**tree["parameters"], "policy": model.policy.state_dict()})
-    with torch.no_grad():
-        for name, value in tree["variables"].items():
-            getattr(model, name).copy_(value)
-    for name, value in tree["counts"].items():
-        setattr(model, name, value)
-    model.logger.name_to_value.update(tree["logged"])
-    model._last_obs, model._last_episode_starts = _arrays(tree["obs"]), _arrays(tree["starts"])
-    if "buffer" in tree:
-        buffer = model.replay_buffer
-        buffer.pos, buffer.full = tree["buffer"]["pos"], tree["buffer"]["full"]
-        for name, value in tree["buffer"]["rows"].items():
-            _fill(getattr(buffer, name), value)
+    for name in tree["parameters"]:
+        _check_moments(name, attrgetter(name)(model))
+    restored({name: getattr(model, name).detach() for name in _variables(model)}, tree["variables"], "variables")
+    for name in COUNTS:
+        if hasattr(model, name):
+            setattr(model, name, restored(getattr(model, name), tree["counts"][name], name))
+    model.logger.name_to_value.update((str(name), float(value)) for name, value in tree["logged"])
+    # these tensors are the memory of the model's arrays
+    restored(_tensors(model._last_obs), tree["obs"], "observation")
+    restored(_tensors(model._last_episode_starts), tree["starts"], "starts")
+    if buffer := getattr(model, "replay_buffer", None):
+        _refill(buffer, tree["buffer"])
     for i, (monitor, game) in enumerate(zip(model.env.envs, tree["games"], strict=True)):
-        monitor.env.root, monitor.env.number = game["root"], game["number"] - 1
-        obs = monitor.reset()[0]
-        for action in _arrays(game["actions"]):
-            obs = monitor.step(action)[0]
-        seen = model._last_obs
-        parts = [(obs, seen)] if isinstance(seen, np.ndarray) else [(obs[name], seen[name]) for name in seen]
-        if not all(np.array_equal(part, before[i]) for part, before in parts):
-            raise UsageError(
-                "the env does not repeat a game from the same seed and actions, so this run cannot go on: start again"
-            )
+        _play(monitor, game, model._last_obs, i)
     numbers = tree["numpy"]
     np.random.set_state((numbers["name"], numbers["keys"].numpy().astype(np.uint32), *numbers["rest"]))
     model.action_space.np_random.bit_generator.state = tree["actions"]
+
+
+def _variables(model: BaseAlgorithm) -> list[str]:
+    """Tensors that learn outside of the networks, such as a temperature."""
+    return model._get_torch_save_params()[1]
+
+
+def _check_moments(name: str, optimiser: torch.optim.Optimizer) -> None:
+    for parameter, state in optimiser.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
+                raise ValueError(f"its {name} has a {key} of {tuple(value.shape)} for {tuple(parameter.shape)} weights")
+
+
+def _held(buffer: ReplayBuffer) -> int:
+    return buffer.buffer_size if buffer.full else buffer.pos
+
+
+def _refill(buffer: ReplayBuffer, tree: dict[str, Any]) -> None:
+    if tree["size"] != buffer.buffer_size:
+        raise ValueError(
+            f"its replay held {tree['size']} rows of each env, and agent.buffer_size gives {buffer.buffer_size}"
+        )
+    buffer.pos, buffer.full = whole(tree["pos"], "pos"), restored(buffer.full, tree["full"], "full")
+    if buffer.pos >= buffer.buffer_size:
+        raise ValueError(f"its pos is {buffer.pos}, beyond a replay of {buffer.buffer_size} rows")
+    for name in BUFFER:
+        restored(_tensors(getattr(buffer, name), _held(buffer)), tree["rows"][name], name)
+
+
+def _play(monitor: Monitor, game: dict[str, Any], seen: Any, i: int) -> None:
+    """Repeat a game up to the observation that was seen of env i."""
+    env, actions = monitor.env, game["actions"]
+    env.root, env.number = whole(game["root"], "root"), whole(game["number"], "number") - 1
+    tensor(actions, (len(actions), *(env.action_space.shape or ())), actions.dtype, "actions")
+    obs, over = monitor.reset()[0], False
+    for action in actions.numpy():
+        if over:
+            break
+        obs, _, terminated, truncated, _ = monitor.step(action)
+        over = terminated or truncated
+    parts = [(obs, seen)] if isinstance(seen, np.ndarray) else [(obs[name], seen[name]) for name in seen]
+    if over or not all(np.array_equal(part, before[i]) for part, before in parts):
+        raise UsageError(
+            "the env does not repeat a game from the same seed and actions, so this run cannot go on: start again"
+        )
 
 
 def _game(env: Repeatable) -> dict[str, Any]:
@@ -105,15 +151,3 @@ def _tensors(value: Any, rows: int | None = None) -> Any:
     if isinstance(value, dict):
         return {name: _tensors(part, rows) for name, part in value.items()}
     return torch.from_numpy(value[:rows])
-
-
-def _arrays(value: Any) -> Any:
-    return {name: _arrays(part) for name, part in value.items()} if isinstance(value, dict) else value.cpu().numpy()
-
-
-def _fill(target: Any, value: Any) -> None:
-    if isinstance(target, dict):
-        for name, part in target.items():
-            _fill(part, value[name])
-    else:
-        target[: len(value)] = value.cpu().numpy()

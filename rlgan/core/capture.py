@@ -71,9 +71,13 @@ class Graphed:
             try:
                 with torch.cuda.graph(self.graph):
                     self.outputs = self.fn(self.inputs)
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError as error:
+                # the end of the capture complains too, and what went wrong in it stands behind
+                first = str(error.__context__ or error).splitlines()[0]
                 raise UsageError(
-                    f"this update cannot be captured as a CUDA graph: {str(error).splitlines()[0]}; write capture=eager"
+                    f"an update cannot be captured as a CUDA graph: {first}; write capture=eager"
                 ) from error
         mapped(Tensor.copy_, self.inputs, batch)
         self.graph.replay()

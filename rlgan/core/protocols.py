@@ -216,7 +216,7 @@ class Own:
     """A loop of the learner's own, as another library has one: it collects by itself, in envs of its own.
 
     An update is one round of that loop. Beside metrics it returns ``steps``, how many it made, and ``games``, the
-    (return, length) of each that ended. What the loop goes on with belongs into the learner's ``state_dict``.
+    (return, length) of each that ended. What the loop goes on with belongs in the learner's ``state_dict``.
     """
 
 

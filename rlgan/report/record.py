@@ -124,8 +124,8 @@ def last_evaluation(path: Path, key: str) -> dict[str, Any]:
         if row.get("kind") == "eval" and isinstance(row.get(key), (int, float)):
             return row
     raise UsageError(
-        f"{path} holds no evaluation: the run was stopped before its first one; go on with "
-        f"`rlgan resume {path.parent}`, or play what it has learned with `rlgan eval {path.parent}`"
+        f"{path} holds no evaluation: the run was stopped before its first one, and `rlgan resume {path.parent}` goes "
+        "on, or the record is damaged"
     )
 
 

@@ -10,6 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+MISFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What loading a state that does not fit may raise."""
+
 
 class Saved:
     """Gives a class its ``state_dict`` and ``load_state_dict``, from the names in ``kept``.
@@ -30,6 +33,11 @@ class Saved:
             raise ValueError(f"the state of its {type(self).__name__} is {type(tree).__name__} and must be a dict")
         for name in self.kept:
             setattr(self, name, restored(getattr(self, name), tree[name], name))
+
+
+def reason(error: Exception) -> str:
+    """What a misfit says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
 
 
 def saved(value: Any) -> Any:
