@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -32,8 +32,8 @@ sys.path[:0] = PATHS
 
 import machine
 import torch
+from device_envs import doubling, env_alone, env_compiled, rate
 from gymnasium.spaces import Box, Discrete
-from rates import random_actions, valid_steps
 
 from rlgan import assembly, config, session
 from rlgan.core import seeding
@@ -48,25 +48,6 @@ from rlgan.report import record
 from rlgan.store.tree import encode
 from rlgan_agents.dqn import DQN, DQNConfig
 from rlgan_envs.cartpole import CartPole, CartPoleConfig
-from rlgan_envs.dispatch import Dispatch, DispatchConfig
-from rlgan_envs.inventory import Inventory, InventoryConfig
-from rlgan_envs.portfolio import Portfolio, PortfolioConfig
-
-GROWTH = 1.1
-"""Doubling the copies must bring at least so much more throughput to be tried again."""
-UNROLL = {"eager": 1, "graph": 4, "compile": 2, "compile-graph": 2}
-"""Env steps in one call."""
-NATIVE: dict[str, Callable[[torch.device, bool], Any]] = {
-    "cartpole": lambda device, small: CartPole(CartPoleConfig(), device),
-    "inventory": lambda device, small: Inventory(InventoryConfig(), device),
-    "portfolio": lambda device, small: Portfolio(
-        PortfolioConfig("synthetic" if small else "nyse_o", window=31), device
-    ),
-    "dispatch": lambda device, small: Dispatch(DispatchConfig(matching="greedy"), device),
-}
-COPIES = {"cartpole": (1 << 18, 1 << 25), "inventory": (1 << 18, 1 << 25), "portfolio": (1 << 13, 1 << 18)}
-COPIES |= {"dispatch": (1 << 11, 1 << 17)}
-"""Fewest and most copies of each env that are tried."""
 
 
 def peak_mb(device: torch.device) -> float:
@@ -76,45 +57,6 @@ def peak_mb(device: torch.device) -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def settle(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def rate(call: Callable[[], Any], seconds: float, device: torch.device) -> float:
-    """Calls per second, after a warm-up of a tenth of the time."""
-    burst = 1
-    for limit in (seconds / 10, seconds):
-        settle(device)
-        began, count = time.perf_counter(), 0
-        while time.perf_counter() - began < limit:
-            for _ in range(burst):
-                call()
-            settle(device)
-            count += burst
-        burst = 8 if count >= 8 else 1  # calls that take long are waited for one by one
-    return count / (time.perf_counter() - began)
-
-
-def doubling(first: int, last: int, measure: Callable[[int], dict[str, Any]]) -> list[dict[str, Any]]:
-    """Measure numbers of copies that double until ``steps_per_s`` grows by less than GROWTH, or memory ends."""
-    points: list[dict[str, Any]] = []
-    copies = first
-    while copies <= last:
-        try:
-            point = {"copies": copies, **measure(copies)}
-        except torch.OutOfMemoryError as error:
-            points.append({"copies": copies, "stopped": f"out of memory: {str(error)[:100]}"})
-            break
-        stalled = bool(points) and point["steps_per_s"] < GROWTH * points[-1]["steps_per_s"]
-        points.append(point)
-        print(f"  {point}", flush=True)
-        if stalled:
-            break
-        copies *= 2
-    return points
 
 
 # --- parts ---
@@ -142,13 +84,13 @@ def gpu_tests(device: torch.device, small: bool) -> dict[str, Any]:
     # without a GPU they are skipped, with one they must run
     idle = device.type == "cuda" and len(kinds["skipped"]) == len(cases)
     passed = len(cases) - len(bad) - len(kinds["skipped"])
-    words_of = [found.get("message", "")[:300] for case in cases if (found := case.find("failure")) is not None]
+    messages = [found.get("message", "")[:300] for case in cases if (found := case.find("failure")) is not None]
     return {
         "ok": not bad and not idle,
         "passed": passed,
         "skipped": len(kinds["skipped"]),
         "failed": bad,
-        "messages": words_of[:8],
+        "messages": messages[:8],
     }
 
 
@@ -200,68 +142,6 @@ def captured_is_eager(device: torch.device, small: bool) -> dict[str, Any]:
         result[name] = {"tensors": len(eager), "unequal": unequal, "moved": moved}
         result["ok"] &= not unequal and moved > 0
     return result
-
-
-def copy_bandwidth(size: int, seconds: float, device: torch.device) -> float:
-    """Bytes per second, read and written, of copying ``size`` floats."""
-    source = torch.ones(size, device=device)
-    target = torch.empty_like(source)
-    return rate(lambda: target.copy_(source), seconds, device) * 8 * size
-
-
-def replayable(env: VecEnv, unroll: int) -> Callable[[Batch], Any]:
-    """``unroll`` steps with random actions that end with the state where they found it, as a CUDA graph needs."""
-    act = random_actions(env)
-    state, over = {name: value.clone() for name, value in env.state.items()}, env.over.clone()
-
-    def steps(_: Batch) -> Any:
-        env.state, env.over = state, over
-        for _ in range(unroll):
-            obs = env.step(act())[0]
-        for name, value in state.items():
-            value.copy_(env.state[name])
-        over.copy_(env.over)
-        return obs
-
-    return steps
-
-
-def alone(name: str, mode: Any, device: torch.device, small: bool) -> Callable[[int], dict[str, Any]]:
-    """Measures valid steps per second of so many copies of a native env under random actions."""
-
-    def at(copies: int) -> dict[str, Any]:
-        env = VecEnv(NATIVE[name](device, small), copies, device)
-        unroll, calls = UNROLL[mode], 0
-        steps = capture(replayable(env, unroll), mode)
-
-        def call() -> None:
-            nonlocal calls
-            calls += 1
-            steps({})
-
-        rows_per_s = rate(call, 0.1 if small else 0.5, device) * unroll * copies
-        # rows that lead to the start of a game are no steps
-        return {"steps_per_s": rows_per_s * valid_steps(env) / (calls * unroll * copies)}
-
-    return at
-
-
-def env_alone(device: torch.device, small: bool) -> dict[str, Any]:
-    """Native envs, as eager calls and as a graph, over numbers of copies."""
-    bandwidth = copy_bandwidth(1 << 20 if small else 1 << 28, 0.1 if small else 0.5, device)
-    result: dict[str, Any] = {"ok": True, "copy_bytes_per_s": bandwidth}
-    for name, (least, most) in COPIES.items():
-        first, last = (64, 128) if small else (least, most)
-        modes = ("eager", "graph") if device.type == "cuda" else ("eager",)
-        result[name] = {mode: doubling(first, last, alone(name, mode, device, small)) for mode in modes}
-    return result
-
-
-def env_compiled(device: torch.device, small: bool) -> dict[str, Any]:
-    """Native envs as compiled calls, on CUDA replayed as graphs, at one number of copies each."""
-    sizes = {"cartpole": 64} if small else {"inventory": 1 << 20, "portfolio": 1 << 16}
-    mode = assembly.pick_capture("compile", device)
-    return {"ok": True, **{name: doubling(n, n, alone(name, mode, device, small)) for name, n in sizes.items()}}
 
 
 def env_and_agent(device: torch.device, small: bool) -> dict[str, Any]:

@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import get_args
 
 import yaml
+from packaging.requirements import Requirement
 
 from rlgan import config, envfile
 from rlgan.core.capture import Captured
@@ -38,10 +39,13 @@ def new_name(run: Run) -> str:
     return f"runs/{re.sub('[:/ ]', '-', pair)}-s{run.config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that numbers depend on; a package that is absent is left out."""
+def versions(run: Run) -> dict[str, str]:
+    """Return the versions that the numbers of a run depend on; a package that is absent is left out."""
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    extras = {part.spec.extra for part in run.parts.values()} - {None}
+    needs = [Requirement(line) for line in requires("rlgan") or ()]
+    more = [need.name for need in needs for name in extras if need.marker and need.marker.evaluate({"extra": name})]
+    for name in dict.fromkeys((*PACKAGES, *sorted(more))):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -65,7 +69,7 @@ def load(folder: Path) -> Run:
 def prepare(run: Run, folder: Path) -> None:
     """Make the directory of a run that is about to begin, with its config, versions, and env file if it has one."""
     record.prepare_directory(folder)
-    found = json.dumps({**versions(), "plugins": _plugins(run)}, indent=1)
+    found = json.dumps({**versions(run), "plugins": _plugins(run)}, indent=1)
     try:
         (folder / "versions.json").write_text(found + "\n", encoding="utf-8")
         if source := getattr(run.world.spec, "source", None):
@@ -156,9 +160,9 @@ def fitting(saved: Checkpoint, folder: Path) -> Iterator[None]:
         ) from error
 
 
-def resumed(saved: Checkpoint, exact: bool) -> str:
+def resumed(saved: Checkpoint, now: dict[str, str], exact: bool) -> str:
     """Say from where a run goes on, and whether as it would have without a break."""
-    old, new = ({k: v for k, v in found.items() if k != "python"} for found in (saved.info["versions"], versions()))
+    old, new = ({k: v for k, v in found.items() if k != "python"} for found in (saved.info["versions"], now))
     names = [name for name in sorted(old | new) if old.get(name) != new.get(name)]
     doubts = [f"{name} was {old.get(name, 'absent')} and is {new.get(name, 'absent')}" for name in names]
     if not exact:

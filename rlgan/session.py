@@ -172,7 +172,7 @@ def protocol(run: Run) -> str:
     parts = [f"sha256={envfile.digest(source)[:12]}"] if source else []
     parts += [f"{key}={value}" for key, value in asdict(run.world.config).items() if key != "threads"]
     parts += [f"{key}={value}" for key, value in asdict(run.learner.config).items() if key.endswith("_eval")]
-    found = rundir.versions()
+    found = rundir.versions(run)
     parts += [f"{name}={found[name]}" for name in ("gymnasium", "ale-py") if name in found]
     return " ".join([run.world.name, *parts])
 
@@ -218,7 +218,8 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
     output = Output(folder / "checkpoints", metrics, live, trackers)
     machine = {"device": device.type, "threads": task.threads, "capture": mode}
     names = {role: part.name for role, part in run.parts.items()}
-    info = {**names, "versions": rundir.versions(), **machine}
+    versions = rundir.versions(run)
+    info = {**names, "versions": versions, **machine}
 
     trainer = Trainer(
         task.learner, task.stream, task.reward, _intervals(run), output, mode, task.evaluate, task.judge.rank, info
@@ -238,7 +239,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
             trainer.load(saved)
         saved.tree.clear()  # it maps the checkpoint's file, which is removed one day
         exact = device.type == "cpu" or c.deterministic
-        say("this run has reached its end" if trainer.finished else rundir.resumed(saved, exact))
+        say("this run has reached its end" if trainer.finished else rundir.resumed(saved, versions, exact))
     trackers.run_start({"config": run.to_dict(), "dir": str(folder), "step": saved.step if saved else 0})
     stack.callback(trackers.run_end, {"dir": str(folder)})
     try:

@@ -95,7 +95,7 @@ class TableEnv:
         self.table, self.starts, self.max_steps, self.dtype = table, starts, max_steps, dtype
         states, actions, _ = table.next.shape
         self.observation_space, self.action_space = Discrete(states), Discrete(actions)
-        # summed on the CPU: on CUDA torch.cumsum takes no fixed order
+        # summed on the CPU: on CUDA torch.cumsum promises no order
         self.until = table.prob.cpu().cumsum(-1)[..., :-1].to(table.prob.device)
         """Where in [0, 1) one outcome ends and the next begins, (S, A, K - 1)."""
 

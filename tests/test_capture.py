@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from rlgan.assembly import pick_capture
-from rlgan.core import capture
-from rlgan.core.trainer import RARE
+from rlgan.core import capture, trainer
+from rlgan.core.protocols import Own, Phase
 from rlgan.errors import UsageError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -30,7 +30,16 @@ def test_the_mode_follows_the_device() -> None:
         "graph",
         "graph",
     ]
-    assert 2 < RARE < 4_680  # TD3's delayed updates are compiled, SeqGAN's rollouts are not
+
+
+@pytest.mark.parametrize(("mode", "rare"), [("compile", "eager"), ("compile-graph", "graph"), ("graph", "graph")])
+def test_rare_work_is_not_compiled(monkeypatch: pytest.MonkeyPatch, mode: capture.Captured, rare: str) -> None:
+    """As often as TD3's delayed updates, and as rarely as SeqGAN's rollouts."""
+    modes: list[str] = []
+    monkeypatch.setattr(trainer, "capture", lambda call, asked: modes.append(asked))
+    phase = Phase("train", Own(), lambda batch: {}, delayed=((2, len), (4_680, len)))
+    trainer.Trainer._run_phase(SimpleNamespace(mode=mode, _done=lambda phase: True), phase)  # type: ignore[arg-type]
+    assert modes == [mode, rare]
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ def test_a_run_from_before_loops_were_saved_plays_and_does_not_go_on() -> None:
     ours, fresh = (made("a2c", "cartpole", 400) for _ in range(2))
     fresh.load_state_dict({"policy": ours.state_dict()["policy"]})
     assert fresh.act(torch.zeros(1, 4), None, torch.zeros(()), False)[0]["action"].shape == (1,)
-    with pytest.raises(UsageError, match="saved before the loops of stable-baselines3 were"):
+    with pytest.raises(UsageError, match="from before stable-baselines3's loops were saved"):
         fresh.update({})
 
 

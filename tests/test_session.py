@@ -308,8 +308,8 @@ def test_other_versions_are_said_not_to_be_exact(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     truncate(newest(run))
-    versions = {**rundir.versions(), "torch": "9.9"}
-    monkeypatch.setattr(rundir, "versions", lambda: versions)
+    found = rundir.versions
+    monkeypatch.setattr(rundir, "versions", lambda of: {**found(of), "torch": "9.9"})
     assert main(["resume", str(run)]) == 0
     assert f", not exactly: torch was {torch.__version__} and is 9.9\n" in said(capsys)
 

@@ -57,7 +57,7 @@ class SB3:
         self.games = Games()
         self.begun = False
         self.left: dict[str, Any] | None = None
-        """Where a loaded checkpoint left the loop, until it goes on."""
+        """Where a loaded checkpoint left the loop, until it goes on; empty where the checkpoint is older than that."""
 
     def carry(self, n: int) -> None:
         """No recurrent state."""
@@ -116,8 +116,8 @@ class SB3:
             return self._made(int(torch.randint(2**31, ())))
         if not self.left:
             raise UsageError(
-                "this run was saved before the loops of stable-baselines3 were: start it again, or take what it has "
-                "learned with `rlgan eval`"
+                "this run's checkpoint is from before stable-baselines3's loops were saved: start it again, or take "
+                "what it has learned with `rlgan eval`"
             )
         policy = self.model.policy.state_dict()
         before = seeding.state_dict(self.device)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from operator import attrgetter
 from typing import Any
 
 import gymnasium
 import numpy as np
-import stable_baselines3
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -48,7 +46,6 @@ def saved(model: BaseAlgorithm) -> dict[str, Any]:
     """All but the policy's networks."""
     name, keys, *rest = np.random.get_state()
     tree = {
-        "version": stable_baselines3.__version__,
         "parameters": {name: value for name, value in model.get_parameters().items() if name != "policy"},
         "variables": {name: getattr(model, name).detach() for name in _variables(model)},
         "counts": {name: getattr(model, name) for name in COUNTS if hasattr(model, name)},
@@ -73,8 +70,6 @@ def restore(model: BaseAlgorithm, tree: dict[str, Any]) -> None:
         UsageError: a game goes another way than before.
         ValueError and others of `rlgan.store.state.MISFIT`: the state is not one of this model.
     """
-    if (now := stable_baselines3.__version__) != tree["version"]:
-        warnings.warn(f"stable-baselines3 was {tree['version']} and is {now}: not exactly as before", stacklevel=2)
     model.set_parameters({**tree["parameters"], "policy": model.policy.state_dict()})
     for name in tree["parameters"]:
         _check_moments(name, attrgetter(name)(model))

@@ -207,7 +207,7 @@ class TextCNN(nn.Module):
 
 
 def running_sum(x: Tensor) -> Tensor:
-    """The sums up to each place of short rows (n, k), in one order on any device: torch.cumsum has none on CUDA."""
+    """Sums up to each place of short rows (n, k), in one order on any device: torch.cumsum promises none on CUDA."""
     k = x.shape[1]
     return x @ torch.ones(k, k, device=x.device).triu()
 
