@@ -38,9 +38,10 @@ def random_actions(env: VecEnv) -> Callable[[], Tensor]:
         return lambda: torch.rand(shape, device=device) * (high - low) + low
     assert isinstance(space, Discrete | MultiDiscrete)
     if isinstance(space, Discrete):
-        return lambda: torch.randint(int(space.n), (n,), device=device)
+        size = int(space.n)  # compiled code cannot read it off a NumPy number
+        return lambda: torch.randint(size, (n,), device=device)
     sizes = torch.from_numpy(space.nvec).to(device)
-    return lambda: (torch.rand(n, *space.shape, device=device) * sizes).long()
+    return lambda: (torch.rand(n, *sizes.shape, device=device) * sizes).long()
 
 
 def valid_steps(env: VecEnv) -> int:

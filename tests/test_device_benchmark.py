@@ -17,6 +17,7 @@ def run(tmp_path: Path, *words: str) -> tuple[int, dict]:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert out.exists(), done.stderr
+    assert "graph break" not in done.stderr, done.stderr  # of what env_compiled compiles
     return done.returncode, json.loads(out.read_text())
 
 
