@@ -80,15 +80,22 @@ def draft(words: Sequence[str], registry: Registry) -> Draft:
 
 def read_options(words: Sequence[str], cls: type) -> Any:
     """Read ``key=value`` words into a small dataclass, for commands other than run."""
-    cells, problems = overrides.expand(words)
+    keys = schema.keys(cls)
+    cells, problems = overrides.expand([_as_text(word, keys) for word in words])
     if not problems and (len(cells) != 1 or cells[0].files):
         problems.append("this command takes one value for each key and no files.")
     _refuse(problems)
-    keys = schema.keys(cls)
     values = {name: key.default for name, key in keys.items()}
     _take(("command line", cells[0].settings, False), keys, values, {}, problems)
     _refuse(problems)
     return schema.build(cls, values)
+
+
+def _as_text(word: str, keys: Mapping[str, Key]) -> str:
+    """A word whose key takes any text, in quotes: its commas and apostrophes are part of it."""
+    name, _, text = word.partition("=")
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return f"{name}={schema.show(text)}" if name in keys and keys[name].hint is str and not quoted else word
 
 
 def agents_that_can(registry: Registry, observation_space: Any, action_space: Any, model: bool = False) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rlgan.tokens import lengths_of
+from rlgan.tokens import counted, lengths_of
 
 
 def grams(sets: Sequence[Tensor], order: int, end: int | None) -> list[tuple[Tensor, Tensor]]:
@@ -42,11 +42,14 @@ def distinct(samples: Tensor, order: int, end: int | None = None) -> float:
     return len(made[there].unique()) / max(1, int(there.sum()))
 
 
-def counting_sampler(corpus: Tensor, order: int, n: int, rng: torch.Generator | None = None) -> Tensor:
+def counting_sampler(
+    corpus: Tensor, order: int, n: int, rng: torch.Generator | None = None, end: int | None = None
+) -> Tensor:
     """n sequences (n, L), each next token drawn from those that followed the same ``order - 1`` tokens in the corpus.
 
     The first tokens are those of a sequence of the corpus. Where nothing ever followed, one token less is looked at;
-    order 1 draws from all tokens. Counts alone, nothing is learned: what a generator of sequences has to beat.
+    order 1 draws from all tokens, an end among them. Counts alone, nothing is learned: what a generator of sequences
+    has to beat.
     """
     length, device = corpus.shape[1], corpus.device
     base = int(corpus.max()) + 1
@@ -54,22 +57,23 @@ def counting_sampler(corpus: Tensor, order: int, n: int, rng: torch.Generator | 
     def pick(count: Tensor) -> Tensor:
         return (torch.rand(len(count), device=device, generator=rng) * count).long().minimum((count - 1).clamp_min(0))
 
-    tables = []
+    tables, counts = [], counted(corpus, end)
     for context in range(order):
-        key = _key(corpus, context, length, base)
-        where = key.flatten().argsort(stable=True)
-        tables.append((key.flatten()[where], corpus[:, context:].flatten()[where]))
+        there = counts[:, context:]
+        key, following = _key(corpus, context, length, base)[there], corpus[:, context:][there]
+        where = key.argsort(stable=True)
+        tables.append((key[where], following[where]))
     begun = pick(torch.full((n,), len(corpus), device=device))
     made = torch.zeros(n, length, dtype=torch.int64, device=device)
-    made[:, : max(order - 1, 0)] = corpus[begun, : max(order - 1, 0)]
-    for t in range(max(order - 1, 0), length):
+    made[:, : order - 1] = corpus[begun, : order - 1]
+    for t in range(order - 1, length):
         for context in range(order):  # longer contexts overrule shorter ones
             keys, following = tables[context]
             key = _key(made[:, t - context : t + 1], context, context + 1, base).squeeze(1)
             low, high = (torch.searchsorted(keys, key, right=right) for right in (False, True))
             drawn = following[(low + pick(high - low)).clamp_max(len(keys) - 1)]
             made[:, t] = torch.where(high > low, drawn, made[:, t])
-    return made
+    return made if end is None else made.masked_fill(~counted(made, end), end)
 
 
 def _key(tokens: Tensor, context: int, length: int, base: int) -> Tensor:

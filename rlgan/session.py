@@ -198,7 +198,13 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
         assembly.be_deterministic(c.deterministic)
     make = _generator_task if "generator" in run.parts else _agent_task
     task = make(run, folder, device, saved.info["threads"] if saved else c.threads, stack)
-    if not saved:
+    names = {role: part.name for role, part in run.parts.items()}
+    versions = rundir.versions(run)
+    info = {**names, "versions": versions, "device": device.type, "threads": task.threads, "capture": mode}
+    trainer = Trainer(
+        task.learner, task.stream, task.reward, _intervals(run), mode, task.evaluate, task.judge.rank, info
+    )
+    if not saved:  # now that nothing is refused any more
         rundir.prepare(run, folder)
         stack.enter_context(rundir.locked(folder))
     log = stack.enter_context((folder / "log.txt").open("ab", buffering=0))
@@ -216,14 +222,6 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
     metrics = record.Record(folder / "metrics.jsonl", saved.info["record_length"] if saved else None)
     stack.callback(metrics.close)
     output = Output(folder / "checkpoints", metrics, live, trackers)
-    machine = {"device": device.type, "threads": task.threads, "capture": mode}
-    names = {role: part.name for role, part in run.parts.items()}
-    versions = rundir.versions(run)
-    info = {**names, "versions": versions, **machine}
-
-    trainer = Trainer(
-        task.learner, task.stream, task.reward, _intervals(run), output, mode, task.evaluate, task.judge.rank, info
-    )
     width = f"{c.copies} {'copy' if c.copies == 1 else 'copies'}, " if "env" in run.parts else ""
     title = f"{run.learner.name} on {run.world.name}" + (f" with reward {c.reward}" if c.reward else "")
     work = f"{c.steps:,} steps, {width}" if trainer.phases else f"nothing to learn, {c.eval.episodes} games, "
@@ -236,14 +234,14 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
         say(run.preset.note)
     if saved:
         with rundir.fitting(saved, folder):
-            trainer.load(saved)
+            trainer.load(saved, output.checkpoints)
         saved.tree.clear()  # it maps the checkpoint's file, which is removed one day
         exact = device.type == "cpu" or c.deterministic
         say("this run has reached its end" if trainer.finished else rundir.resumed(saved, versions, exact))
     trackers.run_start({"config": run.to_dict(), "dir": str(folder), "step": saved.step if saved else 0})
     stack.callback(trackers.run_end, {"dir": str(folder)})
     try:
-        trainer.run()
+        trainer.run(output)
     except Interrupted as stop:
         live.close()
         say(f"saved; continue with: rlgan resume {folder}")

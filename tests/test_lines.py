@@ -104,6 +104,22 @@ def test_counting_samplers_follow_the_corpus() -> None:
     assert torch.allclose(tokens, corpus.flatten().bincount(minlength=5) / corpus.numel(), atol=0.02)
 
 
+def test_counting_samplers_end_as_the_corpus_does() -> None:
+    """A long line among short ones: what fills the short ones up is not counted."""
+    corpus = torch.zeros(9, 20, dtype=torch.int64)
+    corpus[:8, :2] = torch.tensor([1, 2])
+    corpus[8, :19] = 3
+    # tokens before an end: 8 * 2 + 19; ends: 9
+    made = counting_sampler(corpus, 1, 20_000, torch.Generator().manual_seed(0), end=0)
+    lengths = (made != 0).cumprod(1).sum(1)
+    assert (made[torch.arange(20) >= lengths[:, None]] == 0).all()
+    go_on = 35 / 44
+    assert float(lengths.double().mean()) == pytest.approx(sum(go_on**k for k in range(1, 21)), rel=0.03)
+    pairs = counting_sampler(corpus, 2, 1000, torch.Generator().manual_seed(0), end=0)
+    short = pairs[pairs[:, 0] == 1]
+    assert len(short) > 700 and (short[:, :3] == torch.tensor([1, 2, 0])).all() and not short[:, 3:].any()
+
+
 def data(tmp_path: Path, text: str, **settings: object) -> DataSet:
     path = tmp_path / "lines.txt"
     path.write_text(text, encoding="utf-8")
@@ -122,6 +138,9 @@ def test_words_and_characters(tmp_path: Path) -> None:
     letters = data(tmp_path, "床前\n明月光\n", level="char", length=4)
     assert letters.real.shape == (1, 4) and letters.tokens.text(letters.real) == ["床前"]
     assert letters.tokens.read("光明").tolist() == [letters.tokens.words.index(c) for c in "光明"]
+    marked = tmp_path / "marked.txt"
+    marked.write_bytes(b"\xef\xbb\xbfthe cat\nthe dog\n")  # a byte order mark is no part of a word
+    assert make(LinesConfig(), str(marked)).tokens.words == ("", "cat", "dog", "the")
     assert found.protocol.endswith("level=word lines=4 held_out=1 length=3")
 
 
@@ -138,21 +157,30 @@ def test_likelihood_counts_the_end_of_a_line_and_nothing_after_it(tmp_path: Path
 
     row = judge.row(Third(), 10)
     assert row["nll_test"] == 3.0 == -judge.rank(row)
-    assert row["copy_rate"] is None and row["distinct_1"] == pytest.approx(2 / 20)
+    # distinct n-grams of two samples, a a b and b: as many as samplers are judged by where one line is held out
+    assert row["copy_rate"] is None and row["distinct_1"] == pytest.approx(2 / 4)
     assert {each["who"] for each in row["baselines"]} >= {"bigram sampler", "held-out lines"}
     assert "NLL_test 3.000 nats a token" in judge.sentence(row)
 
 
-def test_files_that_hold_no_lines_are_one_sentence(tmp_path: Path) -> None:
+def test_files_that_hold_no_lines_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"lines.txt has 1 line: write at least two, one of which is held out"):
         data(tmp_path, "one line\n\n")
-    said = r"line 3 of .*lines.txt has 4 words, more than data.length=2: write data.length=4, or shorten the line"
+    with pytest.raises(UsageError, match=r"lines.txt has no lines: write at least two"):
+        data(tmp_path, "\n\n")
+    said = r"line 1 of .*txt has 3 words, .* data.length=2, and 2 of 3 lines have: write data.length=4, or shorten them"
+    with pytest.raises(UsageError, match=said):
+        data(tmp_path, "a b e\nc\nd e f g\n", length=2)
+    said = r"line 3 of .*lines.txt has 4 words, more than data.length=2, and 1 of 3 lines have: write data.length=4"
     with pytest.raises(UsageError, match=said):
         data(tmp_path, "a b\nc\nd e f g\n", length=2)
     with pytest.raises(UsageError, match=r"has 5 characters, more than data.length=3"):
         data(tmp_path, "a\nhello\n", length=3, level="char")
-    with pytest.raises(UsageError, match=r"data=lines:.*gone.txt cannot be read: No such file"):
+    with pytest.raises(UsageError, match=r"data=lines:.*gone.txt cannot be read: No such file or directory$"):
         make(LinesConfig(), str(tmp_path / "gone.txt"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=rf"gone.txt cannot be read: No such .*, looked for in {tmp_path}$"):
+        make(LinesConfig(), "gone.txt")
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\x00a")
     with pytest.raises(UsageError, match="is not UTF-8: save it as UTF-8 text"):
         make(LinesConfig(), str(tmp_path / "bad.txt"))
@@ -165,6 +193,11 @@ def test_a_run_on_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "NLL_test" in capsys.readouterr().err
     assert main(["sample", str(folder), "n=5", "prefix=the ox"]) == 0
     assert all(line.startswith("the ox") for line in capsys.readouterr().out.splitlines())
+    assert main(["sample", str(folder), "prefix=the ox, don't"]) == 2
+    assert "'ox,' is none of the 7 tokens" in capsys.readouterr().err
+    assert main(["eval", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert "nll_test: " in shown and "\nbigram sampler " in shown and "\nheld-out lines " in shown
     assert main(["sample", str(folder), "prefix=the bird"]) == 2
     assert "'bird' is none of the 7 tokens of the data set: write some that it has\n" in capsys.readouterr().err
     assert main(["sample", str(folder), "prefix=the cats"]) == 2

@@ -73,10 +73,16 @@ def test_ppo_loss_by_hand():
 
 
 def test_ppo_normalises_each_minibatch():
-    b = rows()
-    scaled = (b["advantage"] - 1.0) / b["advantage"].std()
-    plain = ppo.ppo_loss(Table([0.0, 0.0], 2.0), {**b, "advantage": scaled}, 0.2, 0.5, 0.0, False)[0]
-    assert torch.allclose(ppo.ppo_loss(Table([0.0, 0.0], 2.0), b, 0.2, 0.5, 0.0, True)[0], plain, atol=1e-5)
+    net, b = Table([0.0, 0.0], 2.0), rows()
+    scaled = (b["advantage"] - 1.0) / b["advantage"].std(correction=0)
+    plain = ppo.ppo_loss(net, {**b, "advantage": scaled}, 0.2, 0.5, 0.0, False)[0]
+    assert torch.allclose(ppo.ppo_loss(net, b, 0.2, 0.5, 0.0, True)[0], plain, atol=1e-5)
+    # over the rows that count, whatever stands in the others: 1 and 2 become -1 and 1, with ratios 1 and 1.25
+    weight = torch.tensor([2.0, 2.0, 0.0, 0.0])
+    for other in (0.0, 9.0):
+        advantage = torch.tensor([1.0, 2.0, other, -other])
+        loss = ppo.ppo_loss(net, {**b, "weight": weight, "advantage": advantage}, 0.2, 0.0, 0.0, True)[0]
+        assert float(loss.detach()) == pytest.approx(-(-1.0 + 1.2) / 2, abs=1e-5)
 
 
 def test_a2c_loss_by_hand():
@@ -184,7 +190,7 @@ def test_a_whole_rollout_is_one_batch_in_order():
 
 
 def test_a_minibatch_divides_the_rollout():
-    with pytest.raises(UsageError, match=r"minibatch 48 does not divide the 256 rows .*write agent.minibatch=16"):
+    with pytest.raises(UsageError, match=r"minibatch 48 does not divide the 256 rows .*write agent.minibatch=64"):
         first_batch(ppo, VECTOR, Discrete(2), horizon=32, minibatch=48)
 
 
@@ -417,7 +423,7 @@ def test_the_value_after_a_recurrent_rollout_is_that_of_its_carry():
 
 def test_sequences_divide_the_rollout():
     with pytest.raises(
-        UsageError, match=r"sequences of 5 rows .* horizon 24 and minibatch 48: write agent.sequence=24"
+        UsageError, match=r"sequences of 5 rows .* horizon 24 and minibatch 48: write agent.sequence=6"
     ):
         first_batch(ppo, VECTOR, Discrete(3), horizon=24, minibatch=48, sequence=5, memory="gru")
 

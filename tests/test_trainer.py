@@ -89,10 +89,9 @@ def run(tmp_path, learner, steps, evaluate=0, record=100):
     env = VecEnv(Clock(), 4, "cpu")
     result = {"return_mean": 1.0, "return_std": 0.0, "return_iqm": 1.0, "length_mean": 7.0, "episodes": 1}
     stream = Stream(env, learner.act, learner.carry)
-    trainer = Trainer(
-        learner, stream, None, intervals, output, "eager", lambda: dict(result), itemgetter("return_mean"), {}
-    )
-    trainer.run()
+    rank = itemgetter("return_mean")
+    trainer = Trainer(learner, stream, None, intervals, "eager", lambda: dict(result), rank, {})
+    trainer.run(output)
     return trainer, read(tmp_path / "metrics.jsonl")
 
 

@@ -144,7 +144,8 @@ def ppo_loss(
     pi, weight, advantage = net.distribution, batch["weight"], batch["advantage"]
     weight = weight.unsqueeze(-1) if advantage.dim() > weight.dim() else weight  # of all actors of a row
     if normalise:
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        centred = advantage - (advantage * weight).mean()
+        advantage = centred / ((centred.square() * weight).mean().sqrt() + 1e-8)
     change = pi.log_prob(parameters, batch["draw"]) - batch["log_prob"]
     ratio = change.exp()
     gain = torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)

@@ -30,6 +30,7 @@ INVENTORY_MULTI = tuned(
     epochs=2,
     max_grad_norm=1.0,
 ) | {"eval.episodes": 64}
+# chance moves each of 81 values apart; smoothed, they move together and what they do is seen above the noise of a day
 DISPATCH = tuned(
     10_000_000,
     1024,
@@ -41,7 +42,7 @@ DISPATCH = tuned(
     minibatch=4096,
     epochs=4,
     max_grad_norm=10.0,
-) | {"eval.episodes": 200, "normalise.reward": True}
+) | {"env.smooth": 2.0, "env.unit": 2.0, "eval.episodes": 200, "normalise.reward": True}
 FLEET = tuned(
     60_000,
     16,

@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 from rlgan.core.protocols import Bound, Policy, State
 from rlgan.hookspecs import hookimpl
 from rlgan.specs import EnvSpec, Score, unchanged
-from rlgan_envs.dispatch_orders import CELLS, SIDE, STEPS, Orders, busiest, manhattan
+from rlgan_envs.dispatch_orders import CELLS, SIDE, STEPS, Orders, busiest, manhattan, nearby
 from rlgan_envs.dispatch_picture import draw
 from rlgan_envs.dispatch_planning import hindsight, value_table
 from rlgan_envs.matching import Reach, greedy, hungarian
@@ -46,6 +46,8 @@ class DispatchConfig:
     """Discount per step inside the advantages."""
     unit: Annotated[float, Gt(0)] = 0.3
     """Worth, in orders, of 1 in an action."""
+    smooth: Annotated[float, Interval(ge=0.0, le=SIDE)] = 0.0
+    """A cell's value is the mean of the actions around it, weighted by a normal curve of this deviation, in cells."""
     matching: Matching = "greedy"
     """In training: one order after another, on the device, or the best sum of all, copy by copy on the CPU."""
     matching_eval: Matching = "hungarian"
@@ -87,6 +89,8 @@ class Dispatch:
         """(T trip, P): the discount of what follows a trip, 0 where the day is over by then."""
         self.soon = (gamma ** torch.arange(len(spread))).to(device)
         """Discounts of 0, 1, ... steps."""
+        self.nearby = nearby(config.smooth).to(device, dtype) if config.smooth else None
+        """(C, C): what each action counts in the value of each cell."""
         most = float(max(config.drivers, config.orders))
         self.observation_space = Box(0.0, most, (STEPS + 3 * CELLS,), np.float32)
         self.action_space = Box(-LIMIT, LIMIT, (CELLS,), np.float32)
@@ -136,7 +140,7 @@ class Dispatch:
         else:
             value = given.nan_to_num(0.0).clamp(-LIMIT, LIMIT)
             odd = (value != given).sum(1).to(self.dtype)
-            value = value * c.unit
+            value = value * c.unit if self.nearby is None else value @ self.nearby.T * c.unit
             worth = self.worths(state, value.gather(1, state["goal"]).unsqueeze(2))
             if c.decline:
                 value = value * c.gamma

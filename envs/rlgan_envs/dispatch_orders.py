@@ -28,6 +28,12 @@ def manhattan() -> Tensor:
     return (place[:, None] - place).abs().sum(2)
 
 
+def nearby(deviation: float) -> Tensor:
+    """A normal curve over the straight distance of the cells, each row with sum 1, (81, 81) float64."""
+    place = torch.cartesian_prod(torch.arange(SIDE), torch.arange(SIDE)).double()
+    return (-0.5 * (torch.cdist(place, place) / deviation).square()).softmax(1)
+
+
 def rounded(mean: float, deviation: float, most: int) -> Tensor:
     """Probabilities of 0, ..., ``most`` of a normal number truncated to [0, most] and rounded, float64."""
     value = torch.arange(most + 1, dtype=torch.float64)

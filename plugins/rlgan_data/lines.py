@@ -46,21 +46,23 @@ def make(config: LinesConfig, argument: str) -> DataSet:
     noun = "words" if config.level == "word" else "characters"
     try:
         content = Path(argument).read_bytes()
-        text = content.decode()
+        text = content.decode("utf-8-sig")
     except OSError as error:
-        raise UsageError(f"data=lines:{argument} cannot be read: {error.strerror or error}") from error
+        where = "" if Path(argument).is_absolute() else f", looked for in {Path.cwd()}"
+        raise UsageError(f"data=lines:{argument} cannot be read: {error.strerror or error}{where}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"data=lines:{argument} is not UTF-8: save it as UTF-8 text") from error
     numbered = enumerate((line.split() if config.level == "word" else list(line) for line in text.splitlines()), 1)
     lines = {number: line for number, line in numbered if line}
     if len(lines) < 2:
-        raise UsageError(f"data=lines:{argument} has {len(lines)} line: write at least two, one of which is held out")
-    longest = max(lines, key=lambda number: len(lines[number]))
-    length = config.length or len(lines[longest])
-    if len(lines[longest]) > length:
+        found = "1 line" if lines else "no lines"
+        raise UsageError(f"data=lines:{argument} has {found}: write at least two, one of which is held out")
+    longest = max(map(len, lines.values()))
+    length = config.length or longest
+    if too_long := [number for number, line in lines.items() if len(line) > length]:
         raise UsageError(
-            f"line {longest} of {argument} has {len(lines[longest])} {noun}, more than data.length={length}: "
-            f"write data.length={len(lines[longest])}, or shorten the line"
+            f"line {too_long[0]} of {argument} has {len(lines[too_long[0]])} {noun}, more than data.length={length}, "
+            f"and {len(too_long)} of {len(lines)} lines have: write data.length={longest}, or shorten them"
         )
     words = ("", *sorted({token for line in lines.values() for token in line}))
     number = {word: i for i, word in enumerate(words)}
@@ -82,25 +84,33 @@ class LinesJudge:
     plane = (f"self_bleu_{MOST}", f"bleu_{MOST}")
 
     def __init__(self, train: Tensor, test: Tensor) -> None:
-        self.train, self.test = train, test
+        self.train, self.test, self.alike = train, test, max(2, len(test))
 
     def figures(self, samples: Tensor) -> dict[str, Any]:
-        """Copied 4-grams, BLEU against held-out lines, self-BLEU and distinct n-grams of samples."""
-        own = bleu(samples, None, MOST, END) if len(samples) > 1 else [None] * (MOST - 1)
+        """Copied 4-grams and BLEU against held-out lines; of as many as are held out, self-BLEU and distinct n-grams.
+
+        The last two depend on how many they are of.
+        """
+        few = samples[: self.alike]
+        own = bleu(few, None, MOST, END) if len(few) > 1 else [None] * (MOST - 1)
         orders = range(2, MOST + 1)
         return {
             "copy_rate": copy_rate(samples, self.train, END, COPIED) if samples.shape[1] >= COPIED else None,
             **{f"bleu_{k}": value for k, value in zip(orders, bleu(samples, self.test, MOST, END), strict=True)},
             **{f"self_bleu_{k}": value for k, value in zip(orders, own, strict=True)},
-            **{f"distinct_{k}": distinct(samples, k, END) for k in (1, 2) if samples.shape[1] >= k},
+            **{f"distinct_{k}": distinct(few, k, END) for k in (1, 2) if samples.shape[1] >= k},
         }
 
     @cached_property
     def baselines(self) -> list[dict[str, Any]]:
         """The same of samplers that only count, and of the held-out lines."""
-        rng, n = torch.Generator(self.test.device).manual_seed(0), len(self.test)
+        rng = torch.Generator(self.test.device).manual_seed(0)
         orders = {"unigram sampler": 1, "bigram sampler": 2, "trigram sampler": 3}
-        made = {who: counting_sampler(self.train, k, n, rng) for who, k in orders.items() if k <= self.train.shape[1]}
+        made = {
+            who: counting_sampler(self.train, k, self.alike, rng, END)
+            for who, k in orders.items()
+            if k <= self.train.shape[1]
+        }
         return [{"who": who, **self.figures(rows)} for who, rows in {**made, "held-out lines": self.test}.items()]
 
     @property
@@ -110,9 +120,10 @@ class LinesJudge:
         return {each["who"]: (each[x], each[y]) for each in self.baselines if each[x] is not None}
 
     def row(self, generator: Any, n: int) -> dict[str, Any]:
-        """Evaluate n samples, and the generator's likelihood of the held-out lines."""
+        """Evaluate n samples, at least as many as are held out, and the likelihood of the held-out lines."""
         nll = -float(generator.log_prob(self.test).double().sum() / counted(self.test, END).sum())
-        return {"nll_test": nll, **self.figures(generator.sample(n)), "samples": n, "baselines": self.baselines}
+        samples = generator.sample(max(n, self.alike))
+        return {"nll_test": nll, **self.figures(samples), "samples": len(samples), "baselines": self.baselines}
 
     def rank(self, row: dict[str, Any]) -> float:
         """The likelihood of held-out lines."""

@@ -43,8 +43,8 @@ class OracleConfig:
     """Tokens."""
     width: Annotated[int, Gt(0)] = 32
     """Length of its embedding and of its memory."""
-    length: Annotated[int, Gt(0)] = 20
-    """Tokens of a sequence."""
+    length: Annotated[int, Ge(COPIED)] = 20
+    """Tokens of a sequence; its copied 4-grams are counted."""
     samples: Annotated[int, Gt(1)] = 9_984
     """Sequences to learn from; as many are held out."""
 
@@ -93,6 +93,8 @@ def read(path: Path, config: OracleConfig) -> TokenLSTM:
                 f"data.path={path} has {name} of {found}, and an oracle of data.vocabulary={v} and data.width={w} has "
                 f"{shape}: write the sizes of the file"
             )
+        if not arrays[name].isfinite().all():
+            raise UsageError(f"data.path={path} has numbers in {name} that are not finite: write the file anew")
     oracle = TokenLSTM(v, w, w)
     parts = {
         "embedding": arrays["embedding"],

@@ -137,7 +137,7 @@ def evaluate(run_dir: str, words: tuple[str, ...], as_json: bool) -> None:
 
     given = (options.episodes, options.samples, options.seed, options.demos, options.temperature)
     result = session.evaluate(path, *given)
-    click.echo(json.dumps(result) if as_json else show.lines(result))
+    click.echo(json.dumps(result) if as_json else show.evaluation(result))
 
 
 @cli.command()

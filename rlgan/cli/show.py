@@ -39,12 +39,20 @@ def lines(values: Mapping[str, Any]) -> str:
     )
 
 
+def evaluation(values: Mapping[str, Any]) -> str:
+    """The figures of one evaluation, and below them those of what is no learner, where the judge names some."""
+    beside = values.get("baselines")
+    return f"{lines(values)}\n\n{rows(beside)}" if beside else lines(values)
+
+
 def rows(found: Sequence[Mapping[str, Any]]) -> str:
-    """A table with the numbers of each row."""
+    """A table with the numbers and texts of each row."""
     heads = [key for key, value in found[0].items() if not isinstance(value, (list, dict))]
-    return table(
-        [heads, *([f"{row[k]:.4g}" if isinstance(row[k], float) else str(row[k]) for k in heads] for row in found)]
-    )
+    return table([heads, *([_cell(row[key]) for key in heads] for row in found)])
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
 def names(entries: Sequence[Entry], specs: Diagnoses) -> str:

@@ -87,13 +87,12 @@ class Trainer(Saved):
         stream: Stream | DataStream,
         reward: RewardModel | None,
         intervals: Intervals,
-        output: Output,
         mode: Captured,
         evaluate: Callable[[], dict[str, Any]],
         rank: Callable[[dict[str, Any]], float],
         info: dict[str, Any],
     ) -> None:
-        self.learner, self.stream, self.intervals, self.output = learner, stream, intervals, output
+        self.learner, self.stream, self.intervals = learner, stream, intervals
         self.mode, self.evaluate, self.rank, self.info = mode, evaluate, rank, info
         self.device = stream.device
         self.reward = RewardStage(reward, learner, mode) if reward else None
@@ -122,7 +121,7 @@ class Trainer(Saved):
         self.last = (0, 0)
         self.signal = 0
 
-    def run(self) -> None:
+    def run(self, output: Output) -> None:
         """Train to the end of the last phase; at the end the run is recorded, evaluated and saved.
 
         Raises:
@@ -131,6 +130,7 @@ class Trainer(Saved):
         """
         if self.finished:
             return
+        self.output = output
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             self.stream.begin()
@@ -299,8 +299,8 @@ class Trainer(Saved):
         """Return all that decides how the run goes on, but the replay's rows, which lie in segments."""
         return {**super().state_dict(), "random": seeding.state_dict(self.device)}
 
-    def load(self, saved: checkpoint.Checkpoint) -> None:
-        """Continue from a checkpoint, bit for bit."""
+    def load(self, saved: checkpoint.Checkpoint, root: Path) -> None:
+        """Continue from a checkpoint under ``root``, bit for bit."""
         state = saved.tree
         self.phase = whole(state["phase"], "phase")
         if self.phase >= max(len(self.phases), 1):
@@ -316,7 +316,7 @@ class Trainer(Saved):
             raise ValueError(f"it is to be read at row {self.target}, beyond the end of the run")
         self.segments = list(saved.segments)
         if isinstance(self.source, ReplaySource):
-            replayed.read(self.output.checkpoints, self.source.ring, self.segments, self.source.stream)
+            replayed.read(root, self.source.ring, self.segments, self.source.stream)
         self.last = (int(self.stream.step), self.updates)
         self.clock["start"] -= saved.info["wall"]
         seeding.load_state_dict(state["random"], self.device)

@@ -18,7 +18,7 @@ from rlgan.core.protocols import Batch, Observation, mapped
 from rlgan.errors import UsageError
 from rlgan.nn import value_heads
 from rlgan.nn.distributions import DiagonalGaussian, distribution_over, forbid
-from rlgan.nn.torsos import MLP, Precision, image_network, side_by_side, tanh
+from rlgan.nn.torsos import MLP, Precision, image_network, side_by_side, tanh, unfit_image
 
 Memory = Literal["none", "gru", "lstm"]
 
@@ -204,6 +204,8 @@ def unfit(observation: Space, action: Space) -> str | None:
     for part in parts:
         if not isinstance(part, Box | Discrete | MultiDiscrete | MultiBinary):
             return f"it reads arrays, numbers and dicts of them, this env gives {part}"
+        if reason := unfit_image(part):
+            return reason
     return None
 
 

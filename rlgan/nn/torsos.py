@@ -17,6 +17,8 @@ from rlgan.errors import UsageError
 from rlgan.nn.tops import PLAIN, Top
 
 Precision = Literal["auto", "float32", "bfloat16"]
+NATURE = (84, 84)
+"""Height and width of the images that NatureCNN reads."""
 BOARD = 24
 """Most cells a side of a board: beyond, a network without strides is large and slow."""
 
@@ -217,14 +219,21 @@ def image_network(
     Raises:
         UsageError: images of other sizes.
     """
-    sides = space.shape[1:]
-    if sides == (84, 84):
+    if reason := unfit_image(space):
+        raise UsageError(reason)
+    if space.shape[1:] == NATURE:
         return NatureCNN(space.shape[0], outputs, compute_dtype(precision, device), top, norm).to(device)
-    if all(3 <= side <= BOARD for side in sides):
-        bound = float(max(abs(space.low.min()), abs(space.high.max())))
-        scale = 1 / bound if 0 < bound < math.inf else 1.0
-        return PlanesCNN(space.shape, outputs, scale, top, norm).to(device)
-    raise UsageError(
+    bound = float(max(abs(space.low.min()), abs(space.high.max())))
+    scale = 1 / bound if 0 < bound < math.inf else 1.0
+    return PlanesCNN(space.shape, outputs, scale, top, norm).to(device)
+
+
+def unfit_image(space: Space) -> str | None:
+    """Why no network reads a Box with three axes, or None."""
+    sides = space.shape[1:] if isinstance(space, Box) and len(space.shape) == 3 else NATURE
+    if sides == NATURE or all(3 <= side <= BOARD for side in sides):
+        return None
+    return (
         f"images must be (frames, 84, 84) for NatureCNN or (planes, H, W) with 3 to {BOARD} cells a side for "
         f"PlanesCNN, this env gives {space.shape}: resize them in the env"
     )

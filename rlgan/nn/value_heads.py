@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from rlgan.core.protocols import Batch, Observation, mapped
 from rlgan.errors import UsageError
+from rlgan.nn.torsos import unfit_image
 
 HeadName = Literal["q", "c51", "qr"]
 LossName = Literal["huber", "mse"]
@@ -151,7 +152,7 @@ def unfit(who: str, observation: Space, action: Space) -> str | None:
         return f"{who} chooses among numbered actions, this env takes {action}"
     if not isinstance(observation, Box):
         return f"{who} reads arrays, this env gives {observation}"
-    return None
+    return unfit_image(observation)
 
 
 def next_values(rollout: Batch, value: Callable[[Observation], Tensor]) -> Tensor:
