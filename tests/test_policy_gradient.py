@@ -422,9 +422,7 @@ def test_the_value_after_a_recurrent_rollout_is_that_of_its_carry():
 
 
 def test_sequences_divide_the_rollout():
-    with pytest.raises(
-        UsageError, match=r"sequences of 5 rows .* horizon 24 and minibatch 48: write agent.sequence=6"
-    ):
+    with pytest.raises(UsageError, match=r"sequences of 5 rows .* horizon 24 and minibatch 48: write agent.sequence=6"):
         first_batch(ppo, VECTOR, Discrete(3), horizon=24, minibatch=48, sequence=5, memory="gru")
 
 

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from rlgan.registry import Registry
+from rlgan.report.record import read
 from rlgan.store.segments import read_segment
 
 CARTPOLE = shlex.split(
@@ -38,12 +39,19 @@ TOKENS = shlex.split(
     "generator.batch_size=8 generator.pretrain=5 generator.pretrain_d=2 generator.draws=1 generator.passes=1 "
     "generator.rollouts=2 eval.every=50 eval.samples=50 checkpoint.every=9 record.every=4 threads=1"
 )
-SHORT = [word for word in TOKENS if not word.startswith("generator")]
+SHORT = ["generator.batch_size=8", *(word for word in TOKENS if not word.startswith("generator"))]
+# 8 updates a pass
 GENERATORS = {
     "dcgan": DIGITS,
     "seqgan": TOKENS,
+    "seqgan actor-critic": [*TOKENS, "generator.reward=actor-critic"],
     "rankgan": ["generator=rankgan", *TOKENS[1:]],
-    **{name: [f"generator={name}", "generator.batch_size=8", *SHORT] for name in ("mle", "pgbleu", "relgan", "seqppo")},
+    "mle": ["generator=mle", *SHORT],
+    "mle scheduled": ["generator=mle", *SHORT, "generator.own=0.1"],
+    "pgbleu": ["generator=pgbleu", *SHORT, "generator.pretrain=3"],
+    "relgan": ["generator=relgan", *SHORT, "generator.pretrain=3"],
+    "seqppo": ["generator=seqppo", *SHORT, *shlex.split("generator.pretrain=3 generator.pretrain_d=2")]
+    + ["generator.written=16"],
 }
 SHOP = Path(__file__).with_name("shop.py")
 IN_SHOP = [*(word for word in CARTPOLE if not word.startswith("env=")), "env.shelf=7"]
@@ -204,7 +212,7 @@ def test_every_learner_is_killed_and_resumed() -> None:
     untrained = {"random", "reference"}  # tests/test_reference_agents.py kills them
     named = {name.split()[0] for name in (*AGENTS, *OF_SB3)}
     assert named | too_quick | untrained == {entry.name for entry in Registry().names("agents")}
-    assert GENERATORS.keys() == {entry.name for entry in Registry().names("generators")}
+    assert {name.split()[0] for name in GENERATORS} == {entry.name for entry in Registry().names("generators")}
 
 
 def test_a_killed_run_in_an_env_from_a_file_equals_an_uninterrupted_one(tmp_path: Path) -> None:
@@ -219,6 +227,8 @@ def test_a_killed_run_in_an_env_from_a_file_equals_an_uninterrupted_one(tmp_path
 def test_a_killed_generator_equals_an_uninterrupted_one(tmp_path: Path, name: str) -> None:
     words = GENERATORS[name]
     finish(start("run", *words, f"dir={tmp_path / 'base'}"))
+    trained = [row for row in read(tmp_path / "base" / "metrics.jsonl") if row["kind"] == "train"]
+    assert sum(row["phase"] == "train" for row in trained) > 5
     kill_and_resume(tmp_path / "run", words, lines(tmp_path / "base"), seed=0, kills=2)
     assert_equal(tmp_path / "run", tmp_path / "base", 0)
 

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from test_resume import assert_equal, newest
 
 from rlgan.cli.main import main
+from rlgan.core.capture import capture
 from rlgan.core.protocols import DataSet, Phase, Samples
 from rlgan.core.source import SampleSource, make_source
 from rlgan.core.stream import DataStream
@@ -246,7 +247,7 @@ def test_other_rewards() -> None:
     assert torch.equal(rewards("constant"), torch.ones(8, 6))
     assert torch.equal(rewards("final"), plain[:, -1:].expand(-1, 6))
     rows = [next(i for i in range(8) if torch.equal(row, plain[i])) for row in shuffled]
-    assert sorted(rows) == list(range(8)) and rows != list(range(8))
+    assert sorted(rows) == list(range(8)) and all(row != i for i, row in enumerate(rows))
 
 
 def test_the_discriminator_by_a_naive_network() -> None:
@@ -282,6 +283,19 @@ def test_policy_gradient_makes_rewarded_tokens_likely() -> None:
     for _ in range(60):
         gan.improve({})
     assert float((gan.sample(200) == 3).float().mean()) > 0.8  # of 12 tokens
+
+
+def test_a_compiled_step_of_the_discriminator_is_the_eager_one() -> None:
+    found = []
+    for mode in ("eager", "compile"):
+        gan = small()
+        batch = {"mixed": gan.sample(8), "is_real": torch.arange(8) < 4, "step": torch.tensor(1)}
+        torch.manual_seed(1)
+        update = capture(gan.update, mode)
+        found.append(([float(update(batch)["loss_d"]) for _ in range(3)], gan.discriminator.state_dict()))
+    (losses, state), (compiled_losses, compiled) = found
+    assert compiled_losses == pytest.approx(losses, abs=1e-5) and losses[0] != losses[2]
+    assert all(torch.allclose(state[name], compiled[name], atol=1e-5) for name in state)
 
 
 def test_own_samples_are_mixed_in() -> None:
@@ -372,6 +386,9 @@ def test_a_wrong_oracle_is_one_sentence(tmp_path: Path) -> None:
     save_file({**arrays(), "U_o": torch.zeros(4, 5)}, path)
     said = r"has U_o of \(4, 5\), and an oracle of data.vocabulary=12 and data.width=4 has \(4, 4\): write the sizes"
     with pytest.raises(UsageError, match=said):
+        make(config)
+    save_file({**arrays(), "W_f": torch.full((4, 4), torch.nan)}, path)
+    with pytest.raises(UsageError, match=r"has numbers in W_f that are not finite: write the file anew"):
         make(config)
     save_file({name: array for name, array in arrays().items() if name != "b_c"}, path)
     with pytest.raises(UsageError, match="has no array b_c; an oracle has embedding, "):
@@ -481,9 +498,16 @@ def test_a_run_stopped_in_any_phase_equals_one_left_alone(
         ),
         (TINY.replace("[1,3]", "[1]"), "widths and filters are lists of the same length"),
         (f"{TINY} generator.temperature=0", "generator.temperature=0"),
+        (f"{TINY} data.length=3", "data.length=3: must be greater than or equal to 4"),
+        (
+            TINY.replace("generator.batch_size=8", "generator.batch_size=33"),
+            "a batch of 33 is more than the 32 samples of the data set: write generator.batch_size=32 or less",
+        ),
         ("generator=dcgan data=oracle data.vocabulary=9 data.samples=8", "dcgan makes images with sides of 4, 8, 12"),
     ],
 )
 def test_what_makes_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, said: str) -> None:
+    words = " ".join({word.partition("=")[0]: word for word in words.split()}.values())  # the last one counts
     assert main(["run", *words.split(), f"dir={tmp_path / 'x'}"]) == 2
     assert said in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()

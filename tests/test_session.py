@@ -14,12 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from gymnasium.spaces import Box, Discrete
 
 from rlgan import assembly, config, rundir
 from rlgan.cli.main import main
+from rlgan.config import agents_that_can
 from rlgan.core.vec import VecEnv
 from rlgan.registry import Registry
 from rlgan.store import checkpoint, durable
@@ -187,6 +190,19 @@ def test_an_agent_that_cannot_act_names_those_that_can(capsys: pytest.CaptureFix
         "steerer turns a wheel; these can act there: a2c, dqn, ppo, pqn, reinforce, sac, sb3.a2c, sb3.dqn, sb3.ppo\n"
         in said(capsys)
     )
+    assert not Path("x").exists()
+
+
+def test_agents_do_not_fit_images_that_their_networks_cannot_read() -> None:
+    able = agents_that_can(Registry(), Box(0, 255, (96, 96, 3), np.uint8), Discrete(2))
+    assert "sb3.dqn" in able and not {"dqn", "pqn", "ppo", "a2c", "reinforce"} & set(able)
+    for size in ((4, 84, 84), (3, 10, 10)):
+        assert {"dqn", "pqn", "ppo"} <= set(agents_that_can(Registry(), Box(0, 255, size, np.uint8), Discrete(2)))
+
+
+def test_what_the_trainer_refuses_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "agent=dqn", "env=cartpole", "agent.capacity=10", "dir=x"]) == 2
+    assert "raise agent.capacity" in said(capsys)
     assert not Path("x").exists()
 
 

@@ -178,7 +178,7 @@ def test_the_share_of_own_tokens_rises_with_each_pass() -> None:
     learner = MLE(make(SMALL), MLEConfig(batch_size=8, own=0.3, most_own=0.7), CPU)
     ((phase),) = learner.phases()
     shares = [phase.update({"real": learner.sample(8), "step": torch.tensor(step)})["own"] for step in (1, 4, 5, 9, 13)]
-    assert torch.stack(shares).tolist() == pytest.approx([0.0, 0.0, 0.3, 0.6, 0.7])
+    assert torch.stack(shares).tolist() == pytest.approx([0.3, 0.3, 0.6, 0.7, 0.7])
 
 
 @pytest.mark.parametrize("end", [0, None])
@@ -312,3 +312,32 @@ def test_presets_have_the_lengths_they_say() -> None:
         spec = Registry().get("generators", name)
         values = next(p.values for p in spec.presets if p.name in ("repo", "paper"))
         assert values["steps"] == values["generator.pretrain"] * (9_984 // 64) + published
+
+
+def test_the_published_settings() -> None:
+    def config(name: str, preset: str) -> Any:
+        spec = Registry().get("generators", name)
+        values = next(p.values for p in spec.presets if p.name == preset)
+        own = {key.removeprefix("generator."): v for key, v in values.items() if key.startswith("generator.")}
+        return spec.config(**{key: tuple(v) if isinstance(v, list) else v for key, v in own.items()})
+
+    of_the_generator = ("batch_size", "embedding", "hidden", "max_norm")
+    for name, preset, lr in (
+        ("seqgan", "repo", 1e-2),
+        ("seqgan", "paper", 1e-3),
+        ("mle", "repo", 1e-2),
+        ("mle", "paper", 1e-3),
+        ("mle", "scheduled", 1e-3),
+        ("pgbleu", "paper", 1e-3),
+    ):
+        found = config(name, preset)
+        assert [getattr(found, key) for key in of_the_generator] == [64, 32, 32, 5.0] and found.lr == lr
+    for preset in ("repo", "paper"):
+        found = config("seqgan", preset)
+        discriminator = (found.lr_d, found.dropout, found.decay, found.embedding_d, found.passes, found.draws)
+        assert discriminator == (1e-4, 0.25, 0.2, 64, 3, 5)
+        assert (found.rollouts, found.lr_pg, found.reward, found.precision) == (16, None, "rollout", "float32")
+    assert config("seqgan", "paper").pretrain == 240
+    assert not config("mle", "repo").shuffle and config("mle", "scheduled").own == 0.002
+    bleu = config("pgbleu", "paper")
+    assert (bleu.order, bleu.rollouts, bleu.references, bleu.pretrain) == (3, 1, 4_000, 200)

@@ -28,7 +28,8 @@ class MLEConfig(WriterConfig):
     shuffle: bool = True
     """Whether each pass takes the data in another order; SeqGAN's code keeps one."""
     own: Annotated[float, Ge(0)] = 0.0
-    """Rises by so much with each pass over the data: the share of tokens that it goes on from which are its own."""
+    """The share of tokens that it goes on from which are its own, in the first pass over the data; it rises by as much
+    with each one."""
     most_own: Annotated[float, Interval(ge=0.0, le=1.0)] = 1.0
     """Where that share ends."""
 
@@ -48,7 +49,7 @@ class MLE(Writer):
     def scheduled(self, batch: Batch) -> dict[str, Tensor]:
         """One minibatch of real sequences, each token after some that are its own."""
         real, done = batch["real"], (batch["step"] - 1) // (self.count // self.config.batch_size)
-        own = (self.config.own * done).clamp_max(self.config.most_own)
+        own = (self.config.own * (done + 1)).clamp_max(self.config.most_own)
         given = mixed(self.policy, real, own, torch.rand(2, *real.shape, device=self.device))
         loss = mean_nll(self.policy.log_prob(real, given=given), real, self.policy.end)
         norm = optimise(self.mle_adam, loss, self.max_norm)

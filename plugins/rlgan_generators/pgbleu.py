@@ -32,12 +32,14 @@ class PGBLEUConfig(WriterConfig):
 
     pretrain: Annotated[int, Ge(0)] = 40
     """Passes over the data in which the generator learns by maximum likelihood."""
+    lr_pg: Annotated[float, Gt(0)] | None = None
+    """Adam step size of the generator's policy gradient; none = that of likelihood."""
     rollouts: Annotated[int, Gt(0)] = 1
     """Completions of each prefix."""
     order: Annotated[int, Ge(2)] = 3
     """Longest n-grams of BLEU."""
     references: Annotated[int, Gt(0)] = 4_000
-    """Sequences of the data that BLEU is measured against: the first ones."""
+    """Sequences of the data that BLEU is measured against: the first ones, or all where it has fewer."""
 
 
 class PGBLEU(Writer):
@@ -49,7 +51,7 @@ class PGBLEU(Writer):
         super().__init__(data, config, device)
         self.config = config
         self.bleu = Bleu(data.real[: config.references].to(device), config.order, self.policy.end, self.size)
-        self.policy_adam = Adam(self.policy.parameters(), config.lr)
+        self.policy_adam = Adam(self.policy.parameters(), config.lr_pg or config.lr)
 
     def phases(self) -> list[Phase]:
         """Maximum likelihood in the order of the data, then policy gradient to the end of the run."""
@@ -114,7 +116,8 @@ class Bleu:
         """The n-grams of references in order (G,), and the most of each that one reference has (G,)."""
         number = self._numbers(references, k)
         known, index = number.unique(return_inverse=True)
-        most = torch.zeros_like(known).scatter_reduce(0, index.flatten(), _times(number).flatten(), "amax")
+        times = torch.cat([_times(part) for part in number.split(CHUNK)])
+        most = torch.zeros_like(known).scatter_reduce(0, index.flatten(), times.flatten(), "amax")
         return known, most.masked_fill(known < 0, 0)
 
     def _hits(self, tokens: Tensor, k: int) -> Tensor:
@@ -141,6 +144,7 @@ def rlgan_specs() -> Iterable[GeneratorSpec]:
         "eval.every": 345,
         "generator.pretrain": 20,
         "generator.references": 1_638,
+        "generator.lr_pg": 1e-3,
     }
     # 156 updates a pass of likelihood, then 800
     paper = {

@@ -43,11 +43,11 @@ class SeqGANConfig(AdversaryConfig):
     value head's estimate of its belief in the whole sequence; that belief itself; 1 always; or the rollouts' reward of
     another sequence. The last two are controls."""
     lam: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.9
-    """Of actor-critic: decay of advantages and returns; 0 bootstraps after one token, 1 at the end alone."""
+    """Decay of the actor-critic's advantages and returns; 0 bootstraps after one token, 1 at the end alone."""
     critic: Annotated[int, Gt(0)] = 16
-    """Of actor-critic: updates of the value head for one of the generator."""
+    """Updates of the actor-critic's value head for one of the generator."""
     decay: Annotated[float, Ge(0)] = 0.2
-    """Weight of half the squares of its last layer."""
+    """In the discriminator's loss: weight of half the squares of its last layer's weights and biases."""
 
 
 class SeqGAN(Writer):
@@ -97,7 +97,10 @@ class SeqGAN(Writer):
         if kind == "actor-critic":
             return self.advantages(tokens)
         reward = rollout_rewards(self.policy, self.belief, tokens, self.config.rollouts)
-        return reward[torch.rand(n, device=self.device).argsort()] if kind == "shuffled" else reward
+        if kind == "rollout":
+            return reward
+        order = torch.rand(n, device=self.device).argsort()
+        return reward[order.roll(1)[order.argsort()]]  # in a circle, so that none keeps its own
 
     def advantages(self, tokens: Tensor) -> Tensor:
         """Advantages (n, L) of tokens over the value head, which learns their lambda returns besides."""
