@@ -210,6 +210,16 @@ def test_logits_out_of_range_are_counted(mode, moves):
     assert float(after["odd"]) == 2 and float(after["moves"]) == moves
 
 
+@pytest.mark.parametrize(("mode", "moved"), [("clip", [True, False, False]), ("refuse", [False, False, False])])
+def test_moves_of_vehicles_out_of_range_are_counted(mode, moved):
+    env = make(size=1, vehicles=3, actors="vehicles", orders=1e-9, out_of_range=mode)
+    state = env.reset(1, None) | {"cell": torch.full((1, 3), zone(env, 0, 0))}
+    state["free"] = torch.tensor([[0, 0, 9]])  # the third is not idle: nothing is asked of it
+    after, _, _ = env.step(state, torch.tensor([[99, -1, 50]]), None)
+    assert float(after["odd"]) == 2
+    assert (after["cell"] != state["cell"])[0].tolist() == moved, "the last move, staying, nothing"
+
+
 def literal_day(env, cells, days, decide):
     """One copy, vehicle by vehicle: fares less what moves cost. ``decide(t, vehicles)`` gives the zone of each."""
     vehicles, total, distance = [[cell, 0] for cell in cells], 0.0, env.city.distance

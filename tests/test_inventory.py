@@ -379,11 +379,32 @@ SENTENCES = {
     "env.lead_time=-1": "env.lead_time=-1: must be greater than or equal to 0",
     "env.lead_time=1000": "env.lead_time=1000 is no shorter than an episode, so no order would ever arrive; write a "
     "lead time below env.max_steps=1000",
-    "env.lead_time=4": "its model would have 80,227,849 entries, 116,441 states x 13 orders x 53 demands",
+    "env.lead_time=4": "its model would have 89,567,296 entries, 123,032 states x 13 orders x 56 demands",
     "env.capacity=2": "env.capacity=2 holds less than half of a period's mean demand (5)",
     "env.demand=normal": "env.demand=normal",
     "env.out_of_range=ignore": "env.out_of_range=ignore",
 }
+
+
+WAITING = {
+    "env.lead_time=3 env.capacity=15": "write env.capacity=0 or env.lead_time=0",
+    "env.max_order=10": "a mean demand of env.mean=10 ever more customers would wait; write a larger one",
+}
+
+
+@pytest.mark.parametrize("words", WAITING)
+def test_settings_that_no_waiting_customer_bears_are_one_sentence(words, tmp_path, capsys):
+    assert main(["run", "agent=value-iteration", "env=inventory-ss", *words.split(), f"dir={tmp_path / 'x'}"]) == 2
+    said = capsys.readouterr().err
+    assert WAITING[words] in said and said.count("\n") == 1
+
+
+def test_a_rule_with_too_many_candidates_is_one_sentence(tmp_path, capsys):
+    words = ["run", "env=inventory", "env.mean=20000", "eval.episodes=1", "env.max_steps=10"]
+    assert main([*words, "agent=reference:random", f"dir={tmp_path / 'x'}"]) == 0
+    capsys.readouterr()
+    assert main([*words, "agent=reference:capped-base-stock", f"dir={tmp_path / 'y'}"]) == 2
+    assert "candidates is too large to be tuned, 1,000,000 are the most" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("word", SENTENCES)
@@ -413,6 +434,31 @@ def test_a_picture_shows_stock_orders_and_what_was_missed():
     assert bars(pictures[0], (214, 69, 65)) == 0 < bars(pictures[1], (214, 69, 65)), "1 customer of the second day left"
     fresh, _, _ = env.advance(env.reset(1, None), torch.tensor([4]), torch.tensor([2.0], dtype=F64))
     assert np.array_equal(env.render(fresh, 0), pictures[0]), "a new episode, a new chart"
+
+
+def test_a_picture_of_a_store_that_owes():
+    pytest.importorskip("cv2")
+    env = waiting()
+    state, _, _ = env.advance(env.reset(1, None), torch.tensor([0]), torch.tensor([40.0], dtype=F64))
+    picture = env.render(state, 0).astype(int)
+    legend = picture[10:48]
+    assert (np.abs(picture[60:] - (214, 69, 65)).max(-1) < 3).any(), "the stock below zero is red"
+    assert not (np.abs(legend[:, :60] - (214, 69, 65)).max(-1) < 3).any(), "and stays in its panel"
+
+
+def test_who_pays_little_for_those_who_wait_lets_them_wait():
+    """The best s lies below zero; the tuned rule finds it."""
+    env = waiting(mean=3.0, order_cost=10.0, shortage=0.3)
+    policy = env.best[1]
+    assert int((policy > 0).nonzero().max()) + env.lowest < 0
+    assert simulated(env, env.references()["s-S"], 2_000, 200) == pytest.approx(-env.best[0], rel=0.01)
+
+
+def test_larger_orders_would_not_be_better():
+    """Geometric demand, an expensive shortage: the default bound of an order leaves the optimum as it is."""
+    for settings in ({"lead_time": 0, "shortage": 99.0}, {"lead_time": 1, "shortage": 199.0}):
+        best, wide = (lost(demand="geometric", max_order=most, **settings).best[0] for most in (0, 45))
+        assert best == pytest.approx(wide, abs=5e-4)
 
 
 def test_averages_that_do_not_settle_are_an_error():

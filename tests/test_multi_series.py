@@ -42,7 +42,9 @@ FAULTS = {
     "a new price": ([GOOD[0], "2025-01-02,tea,4,6,2,1"], "row 3, column price: 6 of 'tea' was 5 before"),
     "a short row": ([GOOD[0], "2025-01-02,tea,4"], "row 3: it has 3 cells and the first row 6"),
     "one row": (GOOD[:1], "has 1 row of demand"),
-    "no row": ([], "has 0 row of demand"),
+    "no row": ([], "has no rows of demand"),
+    "a word as a price": (["2025-01-01,tea,3,five,2,1"], "column price: 'five' is no number; write one in each row\n"),
+    "too much": (["2025-01-01,tea,1e12,5,2,1"], "column demand: 1e12 is more than 1,000,000,000; write larger units"),
     "other days": ([*GOOD, "2025-01-01,jam,3,5,2,1"], "'jam' has the days 2025-01-01 to 2025-01-01 and 'tea'"),
     "too short": (GOOD, "has 3 days, and an episode of env.max_steps=100 does not fit"),
 }
@@ -67,6 +69,7 @@ def test_faults_of_a_file_are_one_sentence(fault, tmp_path, capsys):
         (b"date,sku,demand,price,cost,lead_time,demand\n", "row 1: demand stands twice; name each column once"),
         (b"\xff\xfe\x00", "cannot be read"),
         (None, "cannot be read: No such file or directory; write the path of a CSV file"),
+        (f"{HEADER},promotions\n".encode(), "row 1: column promotions would not be read; did you mean promotion?"),
         (f"{HEADER},volume\n2025-01-01,tea,3,5,2,1,0\n".encode(), "row 2, column volume: 0 is no room"),
         (f"{HEADER},promotion\n2025-01-01,tea,3,5,2,1,2\n".encode(), "row 2, column promotion: 2 is neither 0 nor 1"),
     ],

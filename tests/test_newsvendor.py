@@ -124,6 +124,11 @@ def test_orders_out_of_range_are_cut_and_counted():
         vec.step(torch.tensor([[-3.0], [1e6]]))
     assert vec.state["order"].tolist() == [0, env.max_order]
     assert vec.statistics.take()["out_of_range_mean"] == 2
+    for how, order in (("clip", [0, env.max_order, 4]), ("refuse", [0, 0, 4])):
+        env = make(out_of_range=how)
+        state, reward, _ = env.advance(env.reset(3, None), torch.tensor([[math.nan], [1e6], [4.0]]), torch.ones(3))
+        assert state["order"].tolist() == order and state["odd"].tolist() == [1, 1, 0]
+        assert reward.isfinite().all()
 
 
 SENTENCES = {

@@ -50,8 +50,7 @@ GENERATORS = {
     "mle scheduled": ["generator=mle", *SHORT, "generator.own=0.1"],
     "pgbleu": ["generator=pgbleu", *SHORT, "generator.pretrain=3"],
     "relgan": ["generator=relgan", *SHORT, "generator.pretrain=3"],
-    "seqppo": ["generator=seqppo", *SHORT, *shlex.split("generator.pretrain=3 generator.pretrain_d=2")]
-    + ["generator.written=16"],
+    "seqppo": ["generator=seqppo", *SHORT, "generator.pretrain=3", "generator.pretrain_d=2", "generator.written=16"],
 }
 SHOP = Path(__file__).with_name("shop.py")
 IN_SHOP = [*(word for word in CARTPOLE if not word.startswith("env=")), "env.shelf=7"]

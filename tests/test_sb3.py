@@ -218,7 +218,7 @@ def test_without_the_extra_it_says_what_to_install(
     ("words", "sentence"),
     [
         (["agent=sb3.dqn", "env=pendulum"], "it takes numbered actions, this env takes Box"),
-        (["agent=sb3.sac", "env=cartpole"], "it takes bounded actions, this env takes Discrete(2)"),
+        (["agent=sb3.sac", "env=cartpole"], "it takes a Box with bounds, this env takes Discrete(2)"),
         (["agent=sb3.ppo", "env=cartpole", "reward=rnd"], "leave reward= and normalise.* out"),
         (["agent=sb3.ppo", "env=cartpole", "normalise.obs=true"], "leave reward= and normalise.* out"),
         (["agent=sb3.ppo", "env=cartpole", "agent.lr=1"], "unknown key 'agent.lr'"),

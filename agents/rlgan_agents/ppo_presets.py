@@ -32,7 +32,7 @@ INVENTORY_MULTI = tuned(
 ) | {"eval.episodes": 64}
 # chance moves each of 81 values apart; smoothed, they move together and what they do is seen above the noise of a day
 DISPATCH = tuned(
-    10_000_000,
+    5_000_000,
     1024,
     lr=1e-3,
     lr_end=0.0,

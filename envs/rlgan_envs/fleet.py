@@ -51,7 +51,8 @@ class FleetConfig:
     actors: Literal["zones", "vehicles"] = "zones"
     """Who decides: zones share out their idle vehicles, or each vehicle is an actor, for PPO's agent.rows."""
     out_of_range: Literal["clip", "refuse"] = "clip"
-    """Logits out of bounds are cut to the nearest one, NaN to 0, or nobody moves in that slot. Both are counted."""
+    """Logits out of bounds are cut to the nearest one, NaN to 0, or nobody moves in that slot; a vehicle's move that is
+    none is the nearest one, or it stays. All are counted."""
 
 
 class Fleet:
@@ -151,7 +152,11 @@ class Fleet:
             going = idle & (odd == 0).unsqueeze(1) if c.out_of_range == "refuse" else idle
             move = self.moves(logits.view(len(time), city.zones, MOVES), state["cell"], going, rng)
         else:
-            move = action * idle
+            known = action.clamp(0, MOVES - 1)
+            odd = ((known != action) & idle).sum(1).to(self.dtype)
+            move = known * idle
+            if c.out_of_range == "refuse":
+                move = move.masked_fill(known != action, 0)
         cell = city.near.flatten().index_select(0, (state["cell"] * MOVES + move).flatten()).view(move.shape)
         moved = (cell != state["cell"]).to(self.dtype)
         asked = city.draw(time.clamp(max=SLOTS - 1), rng)

@@ -79,9 +79,9 @@ class Inventory(Stock):
 
         return {
             "random": self.random,
-            "constant-order": self.tuned(constant, axis(self.orders)),
-            "base-stock": self.tuned(base_stock, axis(levels)),
-            "capped-base-stock": self.tuned(capped, axis(levels, self.orders)),
+            "constant-order": self.tuned(constant, lambda: axis(self.orders)),
+            "base-stock": self.tuned(base_stock, lambda: axis(levels)),
+            "capped-base-stock": self.tuned(capped, lambda: axis(levels, self.orders)),
             **self.optimum(),
         }
 

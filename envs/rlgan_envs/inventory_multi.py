@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from rlgan.core.protocols import Bound, Policy, State
+from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
 from rlgan.specs import EnvSpec, Score, unchanged
 from rlgan_envs.multi_rules import rules
@@ -55,6 +56,11 @@ class InventoryMulti(MultiStore):
         terms = (s.price - s.cost) / s.price, s.lead_time / self.width, s.volume * self.items / self.capacity
         self.terms = on_device(np.stack(terms, 1))
         self.unit = float((self.margin * self.demand[: self.cut].mean(0)).mean())
+        if not self.unit:
+            raise UsageError(
+                f"env=inventory-multi: {config.csv} has no demand on the days of training, the first {self.cut}: give "
+                "days on which something was asked for, or a smaller env.test_share"
+            )
         features = 1 + self.width + config.lookback + 7 + AHEAD + 10 + 1
         low = np.zeros((self.items, features), np.float32)
         low[:, -1] = -np.inf

@@ -14,7 +14,8 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from rlgan.core.protocols import Bound, Policy
+from rlgan.core.protocols import Bound, Model, Policy
+from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
 from rlgan.specs import EnvSpec, Score, unchanged
 from rlgan_envs.demand import expected_excess
@@ -53,6 +54,20 @@ class InventorySS(Stock):
         self.lowest = 1 - self.outcomes
         self.states = self.capacity - self.lowest + 1
 
+    def optimum(self) -> dict[str, Policy | Bound]:
+        """Of `Stock`; none where positions do not tell what will fit."""
+        return {} if self.config.capacity and self.lead_time else super().optimum()
+
+    def model(self) -> Model:
+        """Of `Stock`. UsageError: positions do not tell what will fit."""
+        if self.config.capacity and self.lead_time:
+            raise UsageError(
+                f"env=inventory-ss: env.capacity={self.capacity} bounds the stock, and with env.lead_time="
+                f"{self.lead_time} the model, whose states are stock and orders under way together, cannot tell what "
+                "will fit; write env.capacity=0 or env.lead_time=0"
+            )
+        return super().model()
+
     def number(self, obs: Tensor) -> Tensor:
         """The position, counted from the lowest one; what lies below is taken for it."""
         return self.units(obs).sum(-1).clamp(self.lowest, self.capacity) - self.lowest
@@ -70,7 +85,10 @@ class InventorySS(Stock):
 
     def references(self) -> dict[str, Policy | Bound]:
         """Random orders, (s, S) as tuned by simulation, and the optimum."""
-        levels = axis(self.capacity + 1, self.capacity + 1)
+
+        def levels() -> Tensor:
+            found = axis(self.states, self.states) + self.lowest
+            return found[found[:, 0] < found[:, 1]]
 
         def reorder(pipeline: Tensor, parameters: Tensor) -> Tensor:
             position = pipeline.sum(1)
@@ -78,7 +96,7 @@ class InventorySS(Stock):
 
         return {
             "random": self.random,
-            "s-S": self.tuned(reorder, levels[levels[:, 0] < levels[:, 1]]),
+            "s-S": self.tuned(reorder, levels),
             **self.optimum(),
         }
 

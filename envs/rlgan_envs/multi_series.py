@@ -7,6 +7,7 @@ row for each day and item, and every fault of it is one sentence that names file
 from __future__ import annotations
 
 import csv
+import difflib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,8 +23,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 DAYS = 10_000
 """Length of a series that is made up."""
 NEEDED = ("date", "sku", "demand", "price", "cost", "lead_time")
+COLUMNS = (*NEEDED, "volume", "promotion")
 FIXED = ("price", "cost", "lead_time", "volume")
 """Columns that are the same on all days of an item."""
+MOST = 1_000_000_000
+"""Largest number of a file: sums of more lose units in float32."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,9 @@ def read(path: str, most: int) -> Series:
         values.setdefault(name, []).append((found["demand"], found.get("promotion", 0.0)))
     names = tuple(days)
     if not names or sum(map(len, days.values())) < 2:
-        raise UsageError(f"{path} has {len(names)} row of demand; write one row for each day and item, many days long")
+        raise UsageError(
+            f"{path} has {'1 row' if names else 'no rows'} of demand; write one row for each day and item, of many days"
+        )
     first = days[names[0]]
     for name in names:
         if (days[name][0], days[name][-1]) != (first[0], first[-1]):
@@ -146,6 +152,9 @@ def _rows(path: str) -> Iterator[tuple[int, dict[str, str]]]:
                     f"{path}, row 1: no column {', '.join(missing)}; the first row names the columns "
                     f"{', '.join(NEEDED)}, and volume and promotion if wanted"
                 )
+            for column in set(header) - set(COLUMNS):
+                if close := difflib.get_close_matches(column, COLUMNS, 1, 0.8):
+                    raise UsageError(f"{path}, row 1: column {column} would not be read; did you mean {close[0]}?")
             if twice := sorted({column for column in header if column and header.count(column) > 1}):
                 raise UsageError(f"{path}, row 1: {', '.join(twice)} stands twice; name each column once")
             for cells in reader:
@@ -175,7 +184,10 @@ def _number(path: str, row: int, column: str, text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        _wrong(path, row, column, f"'{text}' is no number; write one in each row, 0 where nothing was asked for")
+        hint = ", 0 where nothing was asked for" if column == "demand" else ""
+        _wrong(path, row, column, f"'{text}' is no number; write one in each row{hint}")
+    if value > MOST:
+        _wrong(path, row, column, f"{text} is more than {MOST:,}; write larger units")
     return value
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -46,7 +46,10 @@ class NewsvendorConfig:
     goodwill: Annotated[float, Ge(0)] = 0.0
     """Lost, beside the sale, with a unit of demand that is not met."""
     vary: bool = False
-    """Draw these five in each episode: price <= 100, cost <= price, disposal <= 5, goodwill <= 10, mean <= 200."""
+    """Draw these five in each episode: price <= 100, cost <= price, disposal <= 5 and <= cost, goodwill <= 10, mean
+    <= 200."""
+    out_of_range: Literal["clip", "refuse"] = "clip"
+    """An order that cannot be is cut to the nearest one, NaN to 0, or nothing is ordered. Both are counted."""
     max_steps: Annotated[int, Gt(0)] = 40
     """Periods after which an episode is truncated."""
 
@@ -113,8 +116,10 @@ class Newsvendor:
         """The step of a given demand (n,)."""
         price, cost, disposal, goodwill, _ = state["terms"].unbind(1)
         asked = action[:, 0].to(self.dtype).round()
-        order = asked.clamp(0, self.max_order)
+        order = asked.nan_to_num(0.0).clamp(0, self.max_order)
         odd = order != asked
+        if self.config.out_of_range == "refuse":
+            order = order.masked_fill(odd, 0.0)
         left, short = (order - demand).clamp(min=0), (demand - order).clamp(min=0)
         reward = price * (demand - short) - cost * order - disposal * left - goodwill * short
         following = {
@@ -129,7 +134,7 @@ class Newsvendor:
         return following, reward, torch.zeros_like(odd)
 
     def metrics(self, state: State) -> dict[str, Tensor]:
-        """Share of demand that was met, number of orders out of range, which were cut to the nearest possible ones."""
+        """Share of demand that was met, number of orders out of range."""
         return {"served": 1 - state["short"] / state["demanded"].clamp(min=1), "out_of_range": state["odd"]}
 
     def quantile(self, terms: Tensor) -> Tensor:

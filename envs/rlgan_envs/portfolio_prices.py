@@ -82,7 +82,8 @@ def read(name: str) -> Market:
     where = f"env.prices={name}"
     try:
         with Path(name).open(newline="", encoding="utf-8-sig") as file:
-            lines = [(i, row) for i, row in enumerate(csv.reader(file), 1) if any(cell.strip() for cell in row)]
+            reader = csv.reader(file)
+            lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except FileNotFoundError as error:
         raise UsageError(
             f"{where}: there is no such file; write synthetic, {', '.join(SETS)}, or the path of a CSV file"

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ ROUNDS = ((16, 128, 64), (64, 256, 8), (1_024, 256, 1))
 """Tuning of a rule: copies, periods, and how many candidates stay. So 2,048 periods of each candidate, 16,384 of the
 best 64 and 262,144 of the best 8, all of them against the same demand."""
 TOTALS = ("periods", "demanded", "short", "ordered", "odd")
+CANDIDATES = 1_000_000
+"""Most candidates of a rule: some 5 GB in the first round."""
 WARM_UP = 64
 """Periods of a round that do not count."""
 
@@ -55,7 +57,8 @@ class StockConfig:
     order_cost: Annotated[float, Ge(0)] = 0.0
     """Cost of an order, whatever its size."""
     max_order: Annotated[int, Ge(0)] = 0
-    """Most units of an order; 0 = mean + 3 deviations of demand, 6 where it waits, and the economic order quantity."""
+    """Most units of an order; 0 = mean + 3 deviations of demand, 6 where it waits, and the economic order quantity; or,
+    where that is more, as much as demand does not exceed with probability shortage / (shortage + holding)."""
     capacity: Annotated[int, Ge(0)] = 0
     """Most units in stock: what does not fit goes back at no cost; 0 = so many that good policies never notice."""
     out_of_range: Literal["clip", "refuse"] = "clip"
@@ -98,9 +101,16 @@ class Stock:
         lot = math.sqrt(2 * config.order_cost * mean / config.holding)
         # who waits must be served some day, after any demand; what is lost is never ordered again
         most = mean + (6 if waits else 3) * deviation + lot
-        self.max_order = config.max_order or math.ceil(most)
+        wanted = self.demand.quantile(config.shortage / (config.shortage + config.holding))
+        self.max_order = config.max_order or max(math.ceil(most), wanted)
+        if waits and self.max_order <= mean:
+            raise UsageError(
+                f"env={name}: with orders of at most env.max_order={self.max_order} and a mean demand of "
+                f"env.mean={mean:g} ever more customers would wait; write a larger one, or 0 for large enough"
+            )
         self.orders = self.max_order + 1
-        enough = math.ceil((config.lead_time + 1) * mean + 12 * deviation + 2 * lot)
+        far = max(12.0, 6.0 * math.sqrt(config.lead_time + 1)) * deviation  # also of the demand until an order arrives
+        enough = math.ceil((config.lead_time + 1) * mean + far + 2 * lot)
         self.capacity = config.capacity or max(enough, self.max_order)
         if not config.mean / 2 <= self.capacity:
             raise UsageError(
@@ -177,13 +187,16 @@ class Stock:
         n = len(state["pipeline"])
         return torch.randint(self.orders, (n,), generator=rng, device=self.device)
 
-    def tuned(self, rule: Rule, grid: Tensor) -> Policy:
-        """The rule with the parameters among ``grid`` (C, P) that cost least in simulation, found at the first call."""
+    def tuned(self, rule: Rule, grid: Callable[[], Tensor]) -> Policy:
+        """The rule with the parameters among ``grid()`` (C, P) that cost least in simulation, found at the first call.
+
+        The policy raises UsageError where there are more than ``CANDIDATES``.
+        """
         found: list[Tensor] = []
 
         def policy(state: State, rng: Generator | None) -> Tensor:
             if not found:
-                found.append(self.tune(rule, grid)[0])
+                found.append(self.tune(rule, grid())[0])
             pipeline = state["pipeline"]
             return self._order(rule, pipeline, found[0].expand(len(pipeline), -1))
 
@@ -274,6 +287,11 @@ class Stock:
         return self.charts[i].draw({name: value[i].tolist() for name, value in state.items()})
 
 
-def axis(*sizes: Any) -> Tensor:
-    """All combinations of whole numbers below the sizes, (C, P) float64."""
+def axis(*sizes: int) -> Tensor:
+    """All combinations of whole numbers below the sizes, (C, P) float64. UsageError: more than ``CANDIDATES``."""
+    if math.prod(sizes) > CANDIDATES:
+        raise UsageError(
+            f"a rule with {math.prod(sizes):,} candidates is too large to be tuned, {CANDIDATES:,} are the most: write "
+            "a smaller env.mean, env.capacity or env.max_order, in larger units"
+        )
     return torch.cartesian_prod(*(torch.arange(size, dtype=torch.float64) for size in sizes)).view(-1, len(sizes))

@@ -68,7 +68,7 @@ class Chart:
 
         seen = list(self.seen)
         above = panel(
-            min(0, *(p.stock for p in seen), 0), _round(max(p.stock + p.under_way for p in seen)), TOP, MIDDLE
+            min(0, *(p.stock for p in seen)), _round(max(0, *(p.stock + p.under_way for p in seen))), TOP, MIDDLE
         )
         below = panel(0, _round(max(max(p.order, p.demand) for p in seen)), MIDDLE + 36, BOTTOM)
         for k, p in enumerate(seen):

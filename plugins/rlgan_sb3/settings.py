@@ -170,9 +170,13 @@ def refuses(actions: str, observation: Space, action: Space) -> str | None:
         action.start != 0 if isinstance(action, Discrete) else action.start.any()
     ):
         return f"stable-baselines3 numbers actions from 0, this env takes {action}"
-    kinds = {"numbered": (Discrete,), "bounded": (Box,), "any": (Box, Discrete, MultiBinary, MultiDiscrete)}[actions]
+    kinds, words = {
+        "numbered": ((Discrete,), "numbered actions"),
+        "bounded": ((Box,), "a Box with bounds"),
+        "any": ((Box, Discrete, MultiBinary, MultiDiscrete), "numbered actions, several of them, switches or a Box"),
+    }[actions]
     if not isinstance(action, kinds) or (actions == "bounded" and not action.is_bounded()):
-        return f"it takes {actions} actions, this env takes {action}"
+        return f"it takes {words}, this env takes {action}"
     parts = observation.spaces.values() if isinstance(observation, Dict) else [observation]
     if odd := [part for part in parts if not isinstance(part, Box | Discrete | MultiBinary | MultiDiscrete)]:
         return f"stable-baselines3 reads arrays and numbers, this env gives {odd[0]}"
