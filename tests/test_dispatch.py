@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import rlgan
 from rlgan import assembly, config
 from rlgan.cli.main import main
 from rlgan.core.vec import VecEnv
@@ -106,6 +107,32 @@ def test_advantages_by_hand():
         value[0, at(4, 3)] = 1.0
         assert env.step(state, value, None)[0]["free"].tolist() == [[3, 0]]
         value[0, at(4, 3)] = 0.2
+
+
+def test_smooth_values_are_weighted_means_of_the_actions_around():
+    width, rng = 1.5, torch.Generator().manual_seed(0)
+    action = torch.randn(3, 81, generator=rng, dtype=F64)
+    smoothed = torch.zeros(3, 81, dtype=F64)
+    for x, y in itertools.product(range(9), repeat=2):
+        weights = {
+            at(i, j): math.exp(-((x - i) ** 2 + (y - j) ** 2) / (2 * width**2))
+            for i, j in itertools.product(range(9), repeat=2)
+        }
+        for cell, weight in weights.items():
+            smoothed[:, at(x, y)] += action[:, cell] * weight / sum(weights.values())
+    state = make().reset(3, rng) | {"time": torch.full((3,), 8)}
+    ours, theirs = make(smooth=width).step(state, action, None)[0], make().step(state, smoothed, None)[0]
+    assert torch.equal(ours["free"], theirs["free"]) and not torch.equal(ours["free"], state["free"])
+    rough = make().step(state, action, None)[0]
+    assert not torch.equal(ours["free"], rough["free"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_ppo_serves_as_much_as_the_value_table(tmp_path):
+    words = {"threads": 1, "dir": str(tmp_path / "x"), "eval.episodes": 1000}
+    finished = rlgan.run(agent="ppo", env="dispatch", seed=0, **words)
+    assert finished.evaluation["return_mean"] >= 50.8
 
 
 @pytest.mark.parametrize("matching", ["greedy", "hungarian"])
@@ -462,6 +489,7 @@ SENTENCES = {
     "env.radius=17": "env.radius=17: must be less than or equal to 16",
     "env.gamma=1.5": "env.gamma=1.5: must be less than or equal to 1",
     "env.unit=0": "env.unit=0: must be greater than 0",
+    "env.smooth=-1": "env.smooth=-1: must be greater than or equal to 0",
     "env.matching=auction": "env.matching=auction",
     "env.out_of_range=ignore": "env.out_of_range=ignore",
 }
