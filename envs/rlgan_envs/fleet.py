@@ -260,7 +260,7 @@ class Fleet:
 
     @cached_property
     def table(self) -> Tensor:
-        """Values (T + 1, C) of an idle vehicle where nobody moves."""
+        """Values (T + 1, C) of an idle vehicle where `assigned` moves them with no values."""
         return values(self)
 
     def render(self, state: State, i: int) -> np.ndarray:
