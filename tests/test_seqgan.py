@@ -23,6 +23,7 @@ from rlgan.core.protocols import DataSet, Phase, Samples
 from rlgan.core.source import SampleSource, make_source
 from rlgan.core.stream import DataStream
 from rlgan.errors import UsageError
+from rlgan.measures import distinct
 from rlgan.nn.text import START, TextCNN, TokenLSTM
 from rlgan.registry import Registry
 from rlgan.tokens import Tokens, counted, lengths_of
@@ -410,11 +411,20 @@ def test_the_judge_by_hand() -> None:
     torch.manual_seed(0)
     data = make(OracleConfig(**{**vars(SMALL), "samples": 500}))
     judge = data.judge(CPU)
+    one = data.real[0].tolist()
+
+    class Same(Uniform):
+        def sample(self, n: int) -> torch.Tensor:
+            return data.real[:1].repeat(n, 1)
+
     row, copied = judge.row(Uniform(), 400), judge.row(Replay(), 400)
     assert row["nll_test"] == pytest.approx(math.log(12)) == -judge.rank(row)
     who = {each["who"]: each for each in row["baselines"]}
     assert row["nll_oracle"] == pytest.approx(who["uniform tokens"]["nll_oracle"], abs=0.15)
     assert who["held-out sequences"]["nll_oracle"] == pytest.approx(row["entropy"], abs=0.1)
+    alike = judge.row(Same(), 400)
+    assert alike["self_bleu_4"] == pytest.approx(1.0) and alike["distinct_1"] == pytest.approx(len(set(one)) / 2_400)
+    assert copied["distinct_2"] == distinct(data.real[:400], 2) and 0 < copied["self_bleu_4"] < 1
     assert copied["copy_rate"] == 1.0 and copied["nll_oracle"] == pytest.approx(row["entropy"], abs=0.1)
     order = ["bigram sampler", "unigram sampler", "uniform tokens"]
     assert [who[name]["nll_oracle"] for name in order] == sorted(who[name]["nll_oracle"] for name in order)

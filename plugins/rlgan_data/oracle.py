@@ -20,14 +20,16 @@ from rlgan.core.protocols import DataSet
 from rlgan.datasets import fingerprint
 from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
-from rlgan.measures import copy_rate, counting_sampler
+from rlgan.measures import bleu, copy_rate, counting_sampler, distinct
 from rlgan.nn.text import TokenLSTM
 from rlgan.specs import DataSpec, Score
 from rlgan.tokens import Tokens
 
 GATES = ("i", "f", "o", "c")
 COPIED = 4
-"""Length of the n-grams whose copies are counted."""
+"""Length of the n-grams whose copies are counted, and of the longest in self-BLEU."""
+ALIKE = 1_000
+"""Samples that are held against one another."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +141,7 @@ class OracleJudge:
         orders = {"unigram sampler": 1, "bigram sampler": 2, "trigram sampler": 3}
         counted = {name: counting_sampler(self.train, order, n, rng) for name, order in orders.items()}
         made = {"uniform tokens": uniform.long(), **counted, "held-out sequences": self.test}
-        return [
-            {"who": name, "nll_oracle": self.nll(rows), "copy_rate": self.copied(rows)} for name, rows in made.items()
-        ]
+        return [{"who": name, "nll_oracle": self.nll(rows), **self.variety(rows)} for name, rows in made.items()]
 
     @property
     def scores(self) -> tuple[Score, ...]:
@@ -156,17 +156,24 @@ class OracleJudge:
         found = {each["who"]: (each["nll_oracle"],) for each in self.baselines[1:-1]}
         return {"the oracle": (self.entropy, self.entropy), **found}
 
-    def copied(self, samples: Tensor) -> float:
-        """Share of the 4-grams of samples that the training set has too."""
-        return copy_rate(samples, self.train, order=COPIED)
+    def variety(self, samples: Tensor) -> dict[str, float]:
+        """Share of the 4-grams of samples that the training set has too; self-BLEU and distinct n-grams of the first
+        ``ALIKE``, since these depend on how many they are of.
+        """
+        few = samples[:ALIKE]
+        return {
+            "copy_rate": copy_rate(samples, self.train, order=COPIED),
+            f"self_bleu_{COPIED}": bleu(few, None, COPIED)[-1],
+            **{f"distinct_{order}": distinct(few, order) for order in (1, 2)},
+        }
 
     def row(self, generator: Any, n: int) -> dict[str, Any]:
-        """Both likelihoods and the share of copied 4-grams, beside the oracle's entropy and the counting samplers."""
+        """Both likelihoods, what is copied and how alike samples are, beside the oracle's entropy and the baselines."""
         samples = generator.sample(n)
         return {
             "nll_oracle": self.nll(samples),
             "nll_test": -float(generator.log_prob(self.test).double().mean()),
-            "copy_rate": self.copied(samples),
+            **self.variety(samples),
             "entropy": self.entropy,
             "copy_rate_test": self.baselines[-1]["copy_rate"],
             "samples": n,
