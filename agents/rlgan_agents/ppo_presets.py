@@ -30,7 +30,7 @@ INVENTORY_MULTI = tuned(
     epochs=2,
     max_grad_norm=1.0,
 ) | {"eval.episodes": 64}
-# chance moves each of 81 values apart; smoothed, they move together and what they do is seen above the noise of a day
+# what one of 81 values does alone is lost in the noise of a day; smoothed, neighbours are explored together
 DISPATCH = tuned(
     5_000_000,
     1024,

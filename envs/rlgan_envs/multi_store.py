@@ -92,10 +92,17 @@ class MultiStore:
         days, self.items = s.demand.shape
         self.cut = cut = days - int(days * config.test_share)
         """Days before those that are kept for tests."""
-        first, end = {"train": (0, cut), "test": (cut, days), "all": (0, days)}[config.days]
-        self.first, self.last = self._starts(first, end)
-        self.train = (self.first, self.last) if config.days == "all" else self._starts(0, cut)
+        parts = {"train": (0, cut), "test": (cut, days), "all": (0, days)}
+        self.first, self.last = self._starts(config.days, *parts[config.days])
+        learned = "all" if config.days == "all" else "train"
+        self.train = self._starts(learned, *parts[learned])
+        """First and last day on which an episode of those days may begin that rules are tuned on."""
         self.capacity = config.capacity or 100.0 * self.items
+        if (largest := float(s.volume.max())) > self.capacity:
+            raise UsageError(
+                f"env=inventory-multi: a unit of '{s.names[int(s.volume.argmax())]}' takes {largest:g} of the store's "
+                f"{self.capacity:g} units of volume, so none would ever fit; write a larger env.capacity"
+            )
         self.days, self.width = days, max(int(s.lead_time.max()), 1)
 
         def on_device(values: np.ndarray) -> Tensor:
@@ -112,7 +119,7 @@ class MultiStore:
         self.mean = self.past.mean(-1)
         """Mean demand of the days before day t, (..., K), at t - lookback."""
 
-    def _starts(self, first: int, end: int) -> tuple[int, int]:
+    def _starts(self, part: str, first: int, end: int) -> tuple[int, int]:
         """First and last day on which an episode of the days ``first`` to ``end`` may begin."""
         c, days = self.config, len(self.series.demand)
         first = max(first, c.lookback)
@@ -120,7 +127,7 @@ class MultiStore:
             of = f"{c.csv} has" if c.csv else "the made-up series has"
             raise UsageError(
                 f"env=inventory-multi: {of} {days} days, and an episode of env.max_steps={c.max_steps} does not "
-                f"fit into those of env.days={c.days} after env.lookback={c.lookback}; write fewer steps, another "
+                f"fit into those of env.days={part} after env.lookback={c.lookback}; write fewer steps, another "
                 f"env.test_share (now {c.test_share:g}) or env.days=all, or give more days"
             )
         return first, end - c.max_steps

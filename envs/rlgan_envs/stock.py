@@ -32,7 +32,7 @@ ROUNDS = ((16, 128, 64), (64, 256, 8), (1_024, 256, 1))
 best 64 and 262,144 of the best 8, all of them against the same demand."""
 TOTALS = ("periods", "demanded", "short", "ordered", "odd")
 CANDIDATES = 1_000_000
-"""Most candidates of a rule: some 5 GB in the first round."""
+"""Most candidates of a rule: the first round plays 16 copies of each at once."""
 WARM_UP = 64
 """Periods of a round that do not count."""
 
