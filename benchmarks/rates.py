@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import machine
 import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import Tensor
@@ -68,6 +71,7 @@ def parser(
     found.add_argument("--processes", type=int, default=1)
     found.add_argument("--rounds", type=int, default=3)
     found.add_argument("--seconds", type=float, default=seconds, help="of each measurement")
+    found.add_argument("--save", action="store_true", help="put what is measured into docs/results/env_rates.json")
     return found
 
 
@@ -79,3 +83,7 @@ def report(measure: Callable[..., float], given: argparse.Namespace, *more: Any)
             sums = [sum(pool.starmap(measure, jobs, chunksize=1)) for _ in range(given.rounds)]
             median, raw = statistics.median(sums), " ".join(f"{value:,.0f}" for value in sums)
             print(f"{side:9} median {median:12,.0f} valid steps/s, processes {given.processes}   raw {raw}")
+            if given.save:
+                row = " ".join(map(str, (Path(sys.argv[0]).stem, *more, side)))
+                measured = {"copies": given.copies, "processes": given.processes, "steps_per_s": [*map(round, sums)]}
+                machine.save("env_rates", row, {"machine": machine.describe(), **measured})
