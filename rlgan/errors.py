@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 class RlganError(Exception):
     """Base of all errors that are shown as a sentence, without a traceback."""
@@ -35,3 +37,9 @@ class NonFiniteError(RlganError):
     """A loss, metric or parameter became NaN or infinite."""
 
     exit_code = 5
+
+
+def nearest_divisor(number: int, size: int) -> int:
+    """What to write for a size that should divide a number: the nearest that does, the larger of two; 1 for 1 alone."""
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return min({*small, *(number // d for d in small)} - {1} or {1}, key=lambda d: (abs(d - size), -d))

@@ -15,7 +15,7 @@ from rlgan.core.protocols import Batch, Phase, Rollouts, mapped
 from rlgan.core.reward import RewardStage
 from rlgan.core.rows import following
 from rlgan.core.stream import Stream
-from rlgan.errors import UsageError
+from rlgan.errors import UsageError, nearest_divisor
 from rlgan.store.state import Saved
 
 PIECE = 8
@@ -38,16 +38,15 @@ class RolloutSource(Saved):
         self.rows = spec.horizon * stream.env.num_envs
         size = spec.minibatch or self.rows
         if self.rows % size:
-            nearest = _nearest_divisor(self.rows, size)
             raise UsageError(
                 f"minibatch {size} does not divide the {self.rows} rows of a rollout, {spec.horizon} (horizon) x "
-                f"{stream.env.num_envs} (copies): write agent.minibatch={nearest}, or change these"
+                f"{stream.env.num_envs} (copies): write agent.minibatch={nearest_divisor(self.rows, size)}, or change these"
             )
         if spec.sequence and (spec.horizon % spec.sequence or size % spec.sequence):
-            nearest = _nearest_divisor(math.gcd(spec.horizon, size), spec.sequence)
+            proposed = nearest_divisor(math.gcd(spec.horizon, size), spec.sequence)
             raise UsageError(
                 f"sequences of {spec.sequence} rows do not divide both horizon {spec.horizon} and minibatch {size}: "
-                f"write agent.sequence={nearest}, or change these"
+                f"write agent.sequence={proposed}, or change these"
             )
         self.spec, self.stream, self.phase, self.reward = spec, stream, phase, reward
         self.count = spec.epochs * self.rows // size
@@ -157,12 +156,6 @@ class RolloutSource(Saved):
 
     def _iteration(self) -> dict[str, Tensor]:
         return self._gather(self._prepared([self.stream.collect(self.spec.horizon)]), None)
-
-
-def _nearest_divisor(number: int, size: int) -> int:
-    """The divisor of a number that is nearest to ``size``, the larger one of two; 1 is that of 1 alone."""
-    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
-    return min({*small, *(number // d for d in small)} - {1} or {1}, key=lambda d: (abs(d - size), -d))
 
 
 def _named(carry: Any) -> dict[str, Tensor]:
