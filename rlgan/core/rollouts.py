@@ -40,7 +40,7 @@ class RolloutSource(Saved):
         if self.rows % size:
             raise UsageError(
                 f"minibatch {size} does not divide the {self.rows} rows of a rollout, {spec.horizon} (horizon) x "
-                f"{stream.env.num_envs} (copies): write agent.minibatch={nearest_divisor(self.rows, size)}, or change these"
+                f"{stream.env.num_envs} (copies): write agent.minibatch={nearest_divisor(self.rows, size)}, or change it"
             )
         if spec.sequence and (spec.horizon % spec.sequence or size % spec.sequence):
             proposed = nearest_divisor(math.gcd(spec.horizon, size), spec.sequence)
