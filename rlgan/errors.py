@@ -39,7 +39,7 @@ class NonFiniteError(RlganError):
     exit_code = 5
 
 
-def nearest_divisor(number: int, size: int) -> int:
+def divisor_near(number: int, size: int) -> int:
     """What to write for a size that should divide a number: the nearest that does, the larger of two; 1 for 1 alone."""
     small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
     return min({*small, *(number // d for d in small)} - {1} or {1}, key=lambda d: (abs(d - size), -d))

@@ -15,7 +15,7 @@ from rlgan.core.protocols import Batch, Phase, Rollouts, mapped
 from rlgan.core.reward import RewardStage
 from rlgan.core.rows import following
 from rlgan.core.stream import Stream
-from rlgan.errors import UsageError, nearest_divisor
+from rlgan.errors import UsageError, divisor_near
 from rlgan.store.state import Saved
 
 PIECE = 8
@@ -40,10 +40,10 @@ class RolloutSource(Saved):
         if self.rows % size:
             raise UsageError(
                 f"minibatch {size} does not divide the {self.rows} rows of a rollout, {spec.horizon} (horizon) x "
-                f"{stream.env.num_envs} (copies): write agent.minibatch={nearest_divisor(self.rows, size)}, or change it"
+                f"{stream.env.num_envs} (copies): write agent.minibatch={divisor_near(self.rows, size)} or change these"
             )
         if spec.sequence and (spec.horizon % spec.sequence or size % spec.sequence):
-            proposed = nearest_divisor(math.gcd(spec.horizon, size), spec.sequence)
+            proposed = divisor_near(math.gcd(spec.horizon, size), spec.sequence)
             raise UsageError(
                 f"sequences of {spec.sequence} rows do not divide both horizon {spec.horizon} and minibatch {size}: "
                 f"write agent.sequence={proposed}, or change these"
