@@ -44,7 +44,7 @@ FAULTS = {
     "one row": (GOOD[:1], "has 1 row of demand"),
     "no row": ([], "has no rows of demand"),
     "a word as a price": (["2025-01-01,tea,3,five,2,1"], "column price: 'five' is no number; write one in each row\n"),
-    "too much": (["2025-01-01,tea,1e12,5,2,1"], "column demand: 1e12 is more than 1,000,000,000; write larger units"),
+    "too much": (["2025-01-01,tea,1e12,5,2,1"], "column demand: 1e12 is more than 16,777,216; write larger units"),
     "other days": ([*GOOD, "2025-01-01,jam,3,5,2,1"], "'jam' has the days 2025-01-01 to 2025-01-01 and 'tea'"),
     "too short": (GOOD, "has 3 days, and an episode of env.max_steps=100 does not fit"),
 }

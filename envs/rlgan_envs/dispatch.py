@@ -89,8 +89,8 @@ class Dispatch:
         """(T trip, P): the discount of what follows a trip, 0 where the day is over by then."""
         self.soon = (gamma ** torch.arange(len(spread))).to(device)
         """Discounts of 0, 1, ... steps."""
-        self.nearby = nearby(config.smooth).to(device, dtype) if config.smooth else None
-        """(C, C): what each action counts in the value of each cell."""
+        self.smooth = config.unit * nearby(config.smooth).T.to(device, dtype) if config.smooth else None
+        """(C, C): what 1 in an action, by rows, is worth in the value of each cell, in orders."""
         most = float(max(config.drivers, config.orders))
         self.observation_space = Box(0.0, most, (STEPS + 3 * CELLS,), np.float32)
         self.action_space = Box(-LIMIT, LIMIT, (CELLS,), np.float32)
@@ -140,7 +140,7 @@ class Dispatch:
         else:
             value = given.nan_to_num(0.0).clamp(-LIMIT, LIMIT)
             odd = (value != given).sum(1).to(self.dtype)
-            value = value * c.unit if self.nearby is None else value @ self.nearby.T * c.unit
+            value = value * c.unit if self.smooth is None else value @ self.smooth
             worth = self.worths(state, value.gather(1, state["goal"]).unsqueeze(2))
             if c.decline:
                 value = value * c.gamma

@@ -26,8 +26,8 @@ NEEDED = ("date", "sku", "demand", "price", "cost", "lead_time")
 COLUMNS = (*NEEDED, "volume", "promotion")
 FIXED = ("price", "cost", "lead_time", "volume")
 """Columns that are the same on all days of an item."""
-MOST = 1_000_000_000
-"""Largest number of a file: sums of more lose units in float32."""
+MOST = 1 << 24
+"""Largest number of a file: up to it float32 holds every whole number."""
 
 
 @dataclass(frozen=True)

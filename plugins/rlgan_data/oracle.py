@@ -156,14 +156,14 @@ class OracleJudge:
         found = {each["who"]: (each["nll_oracle"],) for each in self.baselines[1:-1]}
         return {"the oracle": (self.entropy, self.entropy), **found}
 
-    def variety(self, samples: Tensor) -> dict[str, float]:
+    def variety(self, samples: Tensor) -> dict[str, float | None]:
         """Share of the 4-grams of samples that the training set has too; self-BLEU and distinct n-grams of the first
-        ``ALIKE``, since these depend on how many they are of.
+        ``ALIKE``, since these depend on how many they are of. A single one has no self-BLEU.
         """
         few = samples[:ALIKE]
         return {
             "copy_rate": copy_rate(samples, self.train, order=COPIED),
-            f"self_bleu_{COPIED}": bleu(few, None, COPIED)[-1],
+            f"self_bleu_{COPIED}": bleu(few, None, COPIED)[-1] if len(few) > 1 else None,
             **{f"distinct_{order}": distinct(few, order) for order in (1, 2)},
         }
 
