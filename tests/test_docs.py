@@ -66,3 +66,14 @@ def test_a_stale_table_is_written_anew() -> None:
     assert text.startswith("before\n<!-- presets agents a2c -->\n\n| key | default | `cartpole` | `breakout` |\n")
     assert "| `steps` | 100000 | 500000 | 10000000 |\n| `copies` | 8 | | 16 |\n" in text
     assert text.endswith("\n\n<!-- end -->\nafter\n") and "old" not in text
+
+
+def test_rows_of_tables_have_as_many_cells_as_their_heads() -> None:
+    wrong = []
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+        for table in re.findall(r"(?:^\|.*\n)+", text, re.M):
+            rows = table.splitlines()
+            counts = [len(re.findall(r"(?<!\\)\|", row)) for row in rows]
+            wrong += [f"{page.name}: {row}" for row, count in zip(rows, counts, strict=True) if count != counts[0]]
+    assert not wrong
