@@ -57,8 +57,8 @@ LESSONS = {
         {
             "replay and target network": DQN,
             "no target network": f"{DQN} agent.tau=1",
-            "no replay": f"{DQN} agent.capacity=24",
-            "neither": f"{DQN} agent.tau=1 agent.capacity=24",
+            "no replay": f"{DQN} agent.capacity=64",
+            "neither": f"{DQN} agent.tau=1 agent.capacity=64",
         },
         ("return_mean", "q"),
         course_figures.dqn,
@@ -116,7 +116,9 @@ def run(name: str, words: str, seed: int, steps: int | None) -> Row:
 
 def _run(lesson: Lesson, words: str, seed: int, steps: int | None, folder: Path) -> Row:
     began = time.process_time()
-    asked = [*words.split(), f"seed={seed}", f"dir={folder}", *([f"steps={steps}"] if steps else [])]
+    asked = [*words.split(), f"seed={seed}", f"dir={folder}"]
+    if steps:
+        asked = [word for word in asked if not word.startswith("steps=")] + [f"steps={steps}"]
     diverged = False
     try:
         rlgan.run(*asked)

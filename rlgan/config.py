@@ -219,12 +219,15 @@ def _unknown(name: str, keys: Mapping[str, Key], where: str) -> str:
     inside = [key for key in keys if key.startswith(f"{name}.")]
     if inside:
         return f"{name}{where} is a group of keys: write one of {', '.join(inside)}."
+    group, _, short = name.rpartition(".")
     shorts = {key.rpartition(".")[2]: key for key in keys}
-    guess = nearest(name, keys)
-    if "." not in name:  # the group may have been forgotten
-        guess = shorts.get(name) or guess or shorts.get(nearest(name, shorts) or "")
-    if guess is None:
-        return f"unknown key '{name}'{where}. Keys are {', '.join(keys)}."
+    beside = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == group}
+    guess = shorts.get(short) or beside.get(nearest(short, beside) or "")
+    if not guess and not (group and beside):  # the group is misspelt or forgotten
+        guess = nearest(name, keys) or shorts.get(nearest(short, shorts) or "")
+    if not guess:
+        those = [key for key in keys if key.startswith(f"{group}.")] if group else []
+        return f"unknown key '{name}'{where}. Keys are {', '.join(those or keys)}."
     doc = f" {keys[guess].doc}" if keys[guess].doc else ""
     return f"unknown key '{name}'{where}: did you mean '{guess}' ({keys[guess].brief})?{doc}"
 

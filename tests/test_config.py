@@ -181,6 +181,17 @@ def test_a_forgotten_group_is_found(registry: Registry) -> None:
     ]
 
 
+def test_a_key_of_another_plugin_is_not_mistaken_for_one_of_this(registry: Registry) -> None:
+    """A guess is a key like it in the same group, or the same word in another one; else all keys of the group stand."""
+    assert problems([*BOTH, "agent.memory=1", "agent.copies=4", "agnt.gama=1"], registry) == [
+        "unknown key 'agent.memory'. Keys are agent.lr, agent.gamma, agent.double, agent.layers, agent.loss, "
+        "agent.limit, agent.reach, agent.net.width.",
+        "unknown key 'agent.copies': did you mean 'copies' (whole number >= 1, default 8)? "
+        "Copies of the env that step together.",
+        "unknown key 'agnt.gama': did you mean 'agent.gamma' (number >= 0 and <= 1, default 0.99)? Discount.",
+    ]
+
+
 def test_missing_names(registry: Registry) -> None:
     assert problems(["seed=1"], registry) == [
         "agent is missing: write agent=NAME. What learns to act; see `rlgan list agents`.",

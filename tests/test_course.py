@@ -19,6 +19,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 
 from rlgan import config
+from rlgan.cli.main import main
 from rlgan.errors import UsageError
 from rlgan.nn.actor_critic import ActorCritic
 from rlgan.registry import Registry
@@ -54,6 +55,13 @@ def test_the_page_shows_the_commands_of_the_script_and_they_resolve(name: str) -
     for words in shown:
         runs = config.resolve(words.replace("'", "").split(), Registry())
         assert [run.config.seed for run in runs] == list(range(lesson.seeds))
+
+
+@pytest.mark.parametrize("words", [words for lesson in course.LESSONS.values() for words in lesson.commands.values()])
+def test_the_commands_begin(tmp_path: Path, words: str) -> None:
+    """What is refused when a run is made is more than what its settings show."""
+    kept = [word for word in words.split() if not word.startswith(("steps=", "eval.episodes="))]
+    assert main(["run", *kept, "steps=8", "eval.episodes=1", f"dir={tmp_path / 'run'}"]) == 0
 
 
 @pytest.mark.parametrize("name", NAMES)

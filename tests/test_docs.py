@@ -77,3 +77,14 @@ def test_rows_of_tables_have_as_many_cells_as_their_heads() -> None:
             counts = [len(re.findall(r"(?<!\\)\|", row)) for row in rows]
             wrong += [f"{page.name}: {row}" for row, count in zip(rows, counts, strict=True) if count != counts[0]]
     assert not wrong
+
+
+def test_both_languages_show_the_same_blocks() -> None:
+    """The same commands and listings, and as many equations, which may hold words."""
+    pages = list((ROOT / "docs").rglob("*.zh-CN.md"))
+    assert len(pages) > 10
+    for page in [ROOT / "README.zh-CN.md", *pages]:
+        english = page.with_name(page.name.replace(".zh-CN", ""))
+        blocks = [re.findall(r"^```.*?^```", each.read_text(encoding="utf-8"), re.M | re.S) for each in (page, english)]
+        shown = [[block for block in each if not block.startswith("```math")] for each in blocks]
+        assert shown[0] == shown[1] and len(blocks[0]) == len(blocks[1]), page.name

@@ -22,6 +22,7 @@ from rlgan.core.source import make_source
 from rlgan.core.stream import Stream
 from rlgan.core.vec import VecEnv
 from rlgan.nn.normalise import EPSILON, PRIOR, Moments, Normaliser, scales
+from rlgan.nn.value_heads import next_values
 from rlgan.store import checkpoint
 from rlgan_agents.ppo import PPO, PPOConfig
 from rlgan_envs.cartpole import CartPole, CartPoleConfig
@@ -158,6 +159,19 @@ def test_a_rollout_is_seen_as_it_was_acted_on_and_learned_afterwards() -> None:
         torch.testing.assert_close(normaliser.parts.mean, expected.mean)
         torch.testing.assert_close(normaliser.parts.variance, expected.variance)
     assert int((~kept[-1]["valid"]).sum()) > 0
+
+
+def test_final_observations_are_scaled_as_all_others() -> None:
+    """Of a simulator that resets within a step: the value at a time limit is that of what the agent would see there."""
+    normaliser = Normaliser(Box(-1e4, 1e4, (1,), np.float32), 1, CPU, None, 10.0)
+    normaliser.parts.merge(torch.tensor([[950.0], [1050.0]]), torch.ones(2, dtype=torch.bool))
+    yes = torch.ones(2, 1, dtype=torch.bool)
+    rollout = {"obs": torch.tensor([[[950.0]], [[1000.0]], [[950.0]]]), "terminated": ~yes, "valid": yes}
+    rollout |= {"next_obs": torch.tensor([[[1000.0]], [[1050.0]]]), "final_obs": torch.tensor([[[0.0]], [[1050.0]]])}
+    rollout |= {"reward": torch.ones(2, 1), "truncated": torch.tensor([[False], [True]])}
+    seen = normaliser.rollout(rollout)
+    values = next_values(seen | {"value": seen["obs"][:-1, :, 0]}, lambda obs: obs[..., 0])
+    torch.testing.assert_close(values, torch.tensor([[0.0], [1.0]]), atol=1e-2, rtol=0)
 
 
 def test_rewards_of_a_rollout_by_hand() -> None:

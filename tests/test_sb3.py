@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.metadata
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_rounds_are_learn_bit_for_bit(name: str) -> None:
     done = 0
     while done < steps:
         done += ours.update({})["steps"]
-    theirs = ours._model(DummyVecEnv([lambda: Monitor(Repeatable(gym.make_env(env)))] * 2), seed)
+    theirs = ours._model(DummyVecEnv([lambda: Monitor(Repeatable(env, gym.make_env(env)))] * 2), seed)
     theirs.learn(steps)
     assert theirs.num_timesteps == ours.model.num_timesteps == done
     tensors = ours.state_dict()["policy"]
@@ -222,12 +223,25 @@ def test_without_the_extra_it_says_what_to_install(
         (["agent=sb3.ppo", "env=cartpole", "reward=rnd"], "leave reward= and normalise.* out"),
         (["agent=sb3.ppo", "env=cartpole", "normalise.obs=true"], "leave reward= and normalise.* out"),
         (["agent=sb3.ppo", "env=cartpole", "agent.lr=1"], "unknown key 'agent.lr'"),
+        (["agent=sb3.dqn", "env=cartpole", "agent.buffer_size=63"], "a batch of 64 rows is more than the 63 that"),
         (["agent=sb3.qdn", "env=cartpole"], "unknown agent 'sb3.qdn': did you mean 'sb3.dqn'?"),
     ],
 )
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str) -> None:
     assert main(["run", *words, f"dir={tmp_path / 'run'}"]) == 2
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["ppo", "sac"])
+def test_a_reward_that_is_not_finite_is_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a network learns from it, which would raise with pages of NaN."""
+    inner = type(gym.make_env(ENV[name]))
+    monkeypatch.setattr(inner, "step", lambda env, action: (env.reset()[0], math.nan, False, False, {}))
+    words = [f"agent=sb3.{name}", f"env={ENV[name]}", "preset=none", "steps=4000", f"dir={tmp_path / 'run'}"]
+    assert main(["run", *words]) == 4
+    assert f"env {ENV[name]} gave a reward that is NaN or infinite: every reward must be a" in capsys.readouterr().err
 
 
 def test_spaces_that_it_does_not_take() -> None:

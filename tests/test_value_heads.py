@@ -99,6 +99,25 @@ def test_categorical_loss_is_torchs_divergence():
     assert target.w.grad is None and bool((q.w.grad.view(3, 5)[1] == 0).all())
 
 
+def test_a_divergence_below_zero_by_rounding_is_no_priority():
+    head = Categorical(51, -10.0, 10.0, CPU)
+    reward, none = torch.linspace(-9.0, 9.0, 181), torch.zeros(181)
+    known = project(torch.full((181, 51), 1 / 51), reward, none, head.support)
+    q = torch.nn.Linear(181, 51, bias=False)
+    q.weight.data = known.log().clamp_min(-100.0).T
+    batch = {
+        "obs": torch.eye(181),
+        "next_obs": torch.eye(181),
+        "action": none.long(),
+        "reward": reward,
+        "discount": none,
+    }
+    with torch.no_grad():
+        loss, _ = head.loss(q, q, batch, False)
+    assert float(loss.min()) < -1e-6 and float(loss.max()) < 1e-5
+    assert bool((head.priority(loss) >= 0).all())
+
+
 def test_bounds_that_are_none_are_refused():
     for low, high in ((10.0, -10.0), (1.0, 1.0)):
         with pytest.raises(UsageError, match=f"agent.v_min={low:g} and agent.v_max={high:g}: write bounds"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from operator import attrgetter
 from typing import Any
 
@@ -14,7 +15,8 @@ from stable_baselines3.common.monitor import Monitor
 from torch import Tensor
 
 from rlgan.core.seeding import derive
-from rlgan.errors import UsageError
+from rlgan.errors import EnvError, UsageError
+from rlgan.report.statistics import NOT_FINITE
 from rlgan.store.state import restored, tensor, whole
 
 COUNTS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls", "exploration_rate", "_current_progress_remaining")
@@ -25,8 +27,9 @@ BUFFER = ("observations", "next_observations", "actions", "rewards", "dones", "t
 class Repeatable(gymnasium.Wrapper):
     """Seeds each game by its number, so that where it stands follows from the number and the actions since."""
 
-    def __init__(self, env: gymnasium.Env) -> None:
+    def __init__(self, name: str, env: gymnasium.Env) -> None:
         super().__init__(env)
+        self.name = name
         self.root, self.number, self.actions = 0, 0, list[Any]()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -37,9 +40,12 @@ class Repeatable(gymnasium.Wrapper):
         return self.env.reset(seed=derive(self.root, self.number), options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """One step, which is remembered."""
+        """One step, which is remembered. EnvError: its reward is not finite, before a model learns from it."""
         self.actions.append(np.array(action))
-        return self.env.step(action)
+        step = self.env.step(action)
+        if not math.isfinite(step[1]):
+            raise EnvError(f"env {self.name} {NOT_FINITE}")
+        return step
 
 
 def saved(model: BaseAlgorithm) -> dict[str, Any]:

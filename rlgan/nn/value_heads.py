@@ -94,8 +94,8 @@ class Categorical:
         return (torch.xlogy(goal, goal) - goal * log_prob).sum(-1), log_prob.exp() @ self.support
 
     def priority(self, loss: Tensor) -> Tensor:
-        """The divergence (Hessel et al. 2018)."""
-        return loss
+        """The divergence (Hessel et al. 2018), which rounding alone takes below 0."""
+        return loss.clamp_min(0.0)
 
 
 class Quantiles:

@@ -10,6 +10,8 @@ from torch import Tensor
 from rlgan.errors import EnvError
 from rlgan.store.state import Saved
 
+NOT_FINITE = "gave a reward that is NaN or infinite: every reward must be a finite number"
+
 
 class Statistics(Saved):
     """Running returns (N,) and, per copy, sums over the games that ended since the last `take`.
@@ -74,7 +76,7 @@ class Statistics(Saved):
             EnvError: one was not. ``name`` is the env's.
         """
         if not bool((self.running + self.sums["return"]).isfinite().all()):
-            raise EnvError(f"env {name} gave a reward that is NaN or infinite: every reward must be a finite number")
+            raise EnvError(f"env {name} {NOT_FINITE}")
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Copy the tensors in. ValueError: the count of games is not a number."""
