@@ -46,6 +46,7 @@ class Lesson:
 
 
 DQN = "agent=dqn env=cartpole steps=20000 agent.double=false agent.lr_end=1 agent.updates=2 agent.hidden=[64,64]"
+DQN += " agent.batch_size=16"
 WALK = (
     "env=frozenlake preset=none steps=64000 agent.lr=0.2 agent.epsilon_end=1 checkpoint.every=2000 checkpoint.keep=100"
 )
@@ -57,8 +58,8 @@ LESSONS = {
         {
             "replay and target network": DQN,
             "no target network": f"{DQN} agent.tau=1",
-            "no replay": f"{DQN} agent.capacity=64",
-            "neither": f"{DQN} agent.tau=1 agent.capacity=64",
+            "no replay": f"{DQN} agent.capacity=24",
+            "neither": f"{DQN} agent.tau=1 agent.capacity=24",
         },
         ("return_mean", "q"),
         course_figures.dqn,
