@@ -13,7 +13,7 @@ import torch
 from gymnasium.spaces import Box, Space
 
 from rlgan import config
-from rlgan.contract import check_rows, check_samples
+from rlgan.contract import check_agent, check_rows, check_samples
 from rlgan.core import seeding
 from rlgan.core.capture import Captured
 from rlgan.core.protocols import DataSet, Spaces
@@ -89,7 +89,11 @@ def build_agent(run: Run, env: Any, device: torch.device) -> Any:
         raise UsageError(
             "agent.rows=true reads rewards in what the env shows, as they are: leave reward= and normalise.* out"
         )
-    return part.spec.factory(told, part.config, device)
+    agent = part.spec.factory(told, part.config, device)
+    if not part.spec.sees_state:
+        with seeding.fork(0, device):
+            check_agent(agent, (told.observation, told.action), env.num_envs, device, f"agent {part.name}")
+    return agent
 
 
 def build_reward(run: Run, env: Any, device: torch.device) -> Any:

@@ -214,7 +214,7 @@ def _take(
 
 def _unknown(name: str, keys: Mapping[str, Key], where: str) -> str:
     role, dot, _ = name.partition(".")
-    if dot and role in ROLES and not any(key.startswith(f"{role}.") for key in keys):
+    if dot and role in keys and role in ROLES and not any(key.startswith(f"{role}.") for key in keys):
         return f"{name}{where} is a key of a plugin that is not named: write {role}=NAME beside it."
     inside = [key for key in keys if key.startswith(f"{name}.")]
     if inside:
@@ -222,9 +222,11 @@ def _unknown(name: str, keys: Mapping[str, Key], where: str) -> str:
     group, _, short = name.rpartition(".")
     shorts = {key.rpartition(".")[2]: key for key in keys}
     beside = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == group}
-    guess = shorts.get(short) or beside.get(nearest(short, beside) or "")
-    if not guess and not (group and beside):  # the group is misspelt or forgotten
-        guess = nearest(name, keys) or shorts.get(nearest(short, shorts) or "")
+    if group and beside:
+        guess = shorts.get(short) or beside.get(nearest(short, beside) or "")
+    else:  # the group is misspelt or forgotten
+        exact = None if group else shorts.get(short)
+        guess = exact or nearest(name, keys) or shorts.get(nearest(short, shorts) or "")
     if not guess:
         those = [key for key in keys if key.startswith(f"{group}.")] if group else []
         return f"unknown key '{name}'{where}. Keys are {', '.join(those or keys)}."

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from rlgan.core.protocols import DataSet, Env
 from rlgan.core.rows import about, blank
 from rlgan.core.vec import STUCK, called, choices, mask_width
-from rlgan.errors import EnvError, PluginError
+from rlgan.errors import EnvError, PluginError, RlganError
 
 
 def check_rows(env: Env, n: int, device: torch.device, name: str) -> None:
@@ -23,9 +25,11 @@ def check_rows(env: Env, n: int, device: torch.device, name: str) -> None:
     Raises:
         EnvError: the first thing that is wrong.
     """
-    for attribute in ("observation_space", "action_space", "max_steps"):
+    for attribute in ("observation_space", "action_space", "max_steps", "reset", "observe", "step"):
         if not hasattr(env, attribute):
-            raise EnvError(f"env {name} has no {attribute}: every env must declare it")
+            raise EnvError(f"env {name} has no {attribute}: every env must have it")
+    if not isinstance(env.max_steps, int) or env.max_steps < 1:
+        raise EnvError(f"env {name} has max_steps={env.max_steps!r}; it must be a whole number of at least 1")
     state = called(name, "in its reset", env.reset, n, None)
     if not isinstance(state, dict) or not state:
         raise EnvError(f"env {name} returned {about(state)} from reset; it must be a dict of tensors ({n}, ...)")
@@ -35,9 +39,7 @@ def check_rows(env: Env, n: int, device: torch.device, name: str) -> None:
             raise EnvError(f"env {name} returned {said}; it must be a tensor ({n}, ...) on {device.type}")
     shown = blank(env.observation_space, n, device)
     _compare(name, "the observation", called(name, "in its observe", env.observe, state), shown)
-    actions = batch_space(env.action_space, n)
-    actions.seed(0)
-    action = torch.from_numpy(np.asarray(actions.sample())).to(device)
+    action = sample(env.action_space, n, 0, device)
     result = called(name, "in its step", env.step, {key: value.clone() for key, value in state.items()}, action, None)
     if not isinstance(result, tuple) or len(result) != 3:
         raise EnvError(f"env {name} returned {about(result)} from step; it must be (state, reward, terminated)")
@@ -66,6 +68,64 @@ def _compare(name: str, what: str, value: Any, like: Any, where: str = "") -> No
         raise EnvError(f"env {name} returned {what} as {about(value)}; it must be {about(like)}")
 
 
+def check_agent(agent: Any, spaces: tuple[Space, Space], n: int, device: torch.device, who: str) -> None:
+    """Let an agent act once on ``n`` observations, and ask it for what a run asks later; ``who`` begins the sentence.
+
+    ``spaces`` are those of one observation and one action. Draws from the default generator, as `check_rows` does.
+
+    Raises:
+        PluginError: the first thing that is wrong.
+    """
+    for name in ("carry", "act", "phases", "state_dict", "load_state_dict"):
+        if not callable(getattr(agent, name, None)):
+            raise PluginError(f"{who} has no {name}(): every agent must have it")
+    phases = _asked(who, "phases", agent.phases)
+    if not isinstance(phases, list):
+        raise PluginError(f"{who} returned {about(phases)} from phases; it must be a list of Phase, which may be empty")
+    _asked(who, "state_dict", agent.state_dict)
+    obs, step = sample(spaces[0], n, 0, device), torch.zeros((), dtype=torch.int64, device=device)
+    if isinstance(obs, dict) and "action_mask" in obs:
+        obs["action_mask"].fill_(1)  # a drawn one may forbid every action
+    with torch.no_grad():
+        given = _asked(who, "act", agent.act, obs, _asked(who, "carry", agent.carry, n), step, True)
+    if not isinstance(given, tuple) or len(given) != 2:
+        raise PluginError(f"{who} returned {about(given)} from act; it must be (a dict with 'action', the next carry)")
+    out, _ = given
+    if not isinstance(out, dict) or "action" not in out:
+        said = f"a dict with {sorted(out)}" if isinstance(out, dict) else about(out)
+        raise PluginError(f"{who} returned {said} from act; it must be a dict with 'action'")
+    action, like = out["action"], blank(spaces[1], n, device)
+    if isinstance(action, Tensor) and action.is_floating_point() == like.is_floating_point():
+        action = action.to(like.dtype)
+    if about(action) != about(like):
+        raise PluginError(f"{who} returned actions as {about(action)}; they must be {about(like)}")
+    if fault := outside(spaces[1], action):
+        raise PluginError(f"{who} gives an action that {fault}")
+
+
+def _asked(who: str, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a method that an agent's author wrote. PluginError says what it raised."""
+    try:
+        return function(*arguments)
+    except RlganError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{who} raised {type(error).__name__} in its {name}: {error}") from error
+
+
+def sample(space: Space, n: int, seed: int, device: torch.device) -> Any:
+    """Draw n values, (n, ...) or a dict of such, the same for the same seed; no global generator is touched."""
+    many = batch_space(space, n)
+    many.seed(seed)
+
+    def tensors(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: tensors(part) for key, part in value.items()}
+        return torch.from_numpy(np.asarray(value)).to(device)
+
+    return tensors(many.sample())
+
+
 def check_samples(data: Any, who: str) -> None:
     """Compare what a data set gives with its contract; ``who`` begins the sentence.
 
@@ -87,3 +147,39 @@ def check_samples(data: Any, who: str) -> None:
         raise PluginError(f"{who} has labels as {about(labels)}; they must be int64 of ({len(real)},)")
     if int(labels.min()) < 0:
         raise PluginError(f"{who} has the label {int(labels.min())}; labels are numbered from 0")
+
+
+def outside(space: Space, value: Any) -> str | None:
+    """What is wrong with a batch (n, ...) of values of a space: its first copy that is not inside, or None."""
+    if isinstance(space, Dict):
+        found = ((key, outside(inner, value[key])) for key, inner in space.items())
+        return next((f"{key!r}: {fault}" for key, fault in found if fault), None)
+    dtype = torch.from_numpy(np.empty(0, space.dtype)).dtype
+    wanted = f"{str(dtype).removeprefix('torch.')} of (n, {', '.join(map(str, space.shape or ()))})"
+    if not isinstance(value, Tensor) or value.dtype != dtype or value.shape[1:] != (space.shape or ()):
+        return f"is {about(value)}, and {space} asks for {wanted}"
+    value = value.detach()
+    if value.is_floating_point() and not bool(value.isfinite().all()):
+        return f"is not finite in copy {_first(~value.isfinite())}"
+    low, high = (torch.as_tensor(bound, device=value.device) for bound in _bounds(space))
+    wrong = (value < low) | (value > high)
+    if bool(wrong.any()):
+        copy = _first(wrong)
+        return f"lies outside of {space} in copy {copy}: {value[copy].tolist()!s:.80}"
+    return None
+
+
+def _bounds(space: Space) -> tuple[Any, Any]:
+    """The smallest and the largest value, both included."""
+    if isinstance(space, Discrete):
+        return int(space.start), int(space.start + space.n - 1)
+    if isinstance(space, MultiDiscrete):
+        return space.start, space.start + space.nvec - 1
+    if isinstance(space, MultiBinary):
+        return 0, 1
+    assert isinstance(space, Box), f"the kit knows no space {space}"
+    return space.low, space.high
+
+
+def _first(wrong: Tensor) -> int:
+    return int(wrong.flatten(1).any(1).nonzero()[0]) if wrong.dim() > 1 else int(wrong.nonzero()[0])

@@ -136,6 +136,8 @@ def make(name: str, /, n: int = 1, *, device: str = "auto", seed: int | None = N
 
 def find_env(name: str, n: int, device: str, settings: dict[str, Any]) -> tuple[EnvSpec, str, Any]:
     """Judge what was asked for, and return the env's spec, what follows the colon of its name, and its config."""
+    if not isinstance(n, int):
+        raise UsageError(f"n={n!r} is no whole number: write how many copies step together, such as n=8")
     own = {key if key.startswith("env.") else f"env.{key}": value for key, value in settings.items()}
     found = config.draft(_words({"env": name, "copies": n, "device": device, **own}), Registry())
     spec = cast(EnvSpec, found.specs["env"])

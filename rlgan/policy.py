@@ -121,5 +121,7 @@ class Policy:
         floats = np.issubdtype(array.dtype, np.floating) and np.issubdtype(dtype, np.floating)
         if array.dtype != dtype and not floats:
             raise UsageError(f"{what} is {array.dtype}; it must be {dtype}, as the env gives it")
+        if floats and not np.isfinite(array).all():
+            raise UsageError(f"{what} holds NaN or infinity; give finite numbers, as the env does")
         array = np.array(array, dtype)  # a copy: a tensor may not look into an array that its owner writes to
         return torch.from_numpy(array[None] if single else array).to(self.device), single

@@ -106,8 +106,8 @@ def _check_plugins(folder: Path, registry: Registry) -> None:
 
 
 def placed(run: Run, folder: Path) -> Run:
-    """Return the run with its directory filled in."""
-    return replace(run, config=replace(run.config, dir=str(folder)))
+    """Return the run with its directory filled in, where a ``~`` that no shell has read is the home folder."""
+    return replace(run, config=replace(run.config, dir=str(folder.expanduser())))
 
 
 _INFO = {

@@ -244,11 +244,14 @@ def judge(value: Any, hint: Any) -> Any:
 
     settings = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
     try:
-        return TypeAdapter(hint, config=settings).validate_python(value)
+        sound = TypeAdapter(hint, config=settings).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         said = _REASONS.get(first["type"]) or first["msg"].replace("Input should be", "must be")
         raise ValueError(said) from None
+    if isinstance(sound, int) and abs(sound) >= 2**63:
+        raise ValueError("is more than 64 bits hold")
+    return sound
 
 
 def read(key: Key, value: Any, typed: bool = False, origin: str = "") -> Any:

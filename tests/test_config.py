@@ -174,6 +174,12 @@ def test_wrong_names_come_with_the_problems_of_the_run_keys(registry: Registry) 
     ]
 
 
+def test_numbers_that_no_tensor_holds(registry: Registry) -> None:
+    assert problems([*BOTH, "steps=1e30"], registry) == [
+        "steps=1e30: is more than 64 bits hold; steps takes whole number >= 1, default 100000."
+    ]
+
+
 def test_a_forgotten_group_is_found(registry: Registry) -> None:
     assert problems([*BOTH, "lr=1", "checkpoint=5"], registry) == [
         "unknown key 'lr': did you mean 'agent.lr' (number > 0, default 0.001)? Step size.",

@@ -91,6 +91,7 @@ def test_make_a_simulator_and_a_file() -> None:
         ("cartpole", {"max_stepz": 2}, "unknown key 'env.max_stepz': did you mean 'env.max_steps'"),
         ("cartpole", {"max_steps": 0.5}, "env.max_steps=0.5: is not a whole number"),
         ("cartpole", {"n": 0}, "copies=0: must be greater than or equal to 1"),
+        ("cartpole", {"n": "3"}, "n='3' is no whole number: write how many copies step together, such as n=8"),
         ("cartpole", {"device": "gpu"}, "device=gpu: is not allowed; device takes auto, cpu, cuda or cuda:INDEX"),
         ("cartpole,shop", {}, "unknown env 'cartpole,shop'"),
         ("./gone.py", {}, "env=./gone.py: there is no such file."),
@@ -245,6 +246,7 @@ def test_a_policy_plays_what_eval_plays(finished: rlgan.Finished) -> None:
         (np.float32(0), "the observation has shape ()"),
         (np.zeros(4, np.int64), "the observation is int64; it must be float32, as the env gives it"),
         (["a", "b", "c", "d"], "the observation is <U1; it must be float32"),
+        (np.array([0, np.nan, 0, 0], np.float32), "the observation holds NaN or infinity; give finite numbers"),
     ],
 )
 def test_a_wrong_observation(obs: Any, sentence: str, finished: rlgan.Finished) -> None:

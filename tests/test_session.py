@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 import torch
 import yaml
 from gymnasium.spaces import Box, Discrete
+from torch import Tensor
 
 from rlgan import assembly, config, rundir
 from rlgan.cli.main import main
@@ -54,6 +56,8 @@ PLUGIN = '''
                 raise OSError("the data file is gone")
             if self.fault == "no space":
                 self.__class__ = type("Bare", (), {"max_steps": 1})
+            if self.fault == "no end":
+                self.max_steps = 0
 
         def reset(self, n, rng):
             if self.fault == "raises in reset":
@@ -407,7 +411,8 @@ def test_no_checkpoint_yet(capsys: pytest.CaptureFixture[str]) -> None:
     ("env", "fault", "sentence"),
     [
         ("walk", "no factory", "env walk raised OSError when it was made: the data file is gone"),
-        ("walk", "no space", "env walk has no observation_space: every env must declare it"),
+        ("walk", "no space", "env walk has no observation_space: every env must have it"),
+        ("walk", "no end", "env walk has max_steps=0; it must be a whole number of at least 1"),
         ("walk", "raises in reset", "env walk raised ValueError in its reset: no starting state"),
         ("walk", "raises", "env walk raised ValueError in its step: the arm fell off"),
         (
@@ -510,3 +515,63 @@ def test_an_env_without_pictures_cannot_be_filmed(
     monkeypatch.delattr(CartPole, "render")
     assert main(["watch", str(run)]) == 2
     assert said(capsys).endswith("rlgan: env=cartpole cannot be filmed: it has no render(state, i)\n")
+
+
+# --- agents that break their contract ---
+
+
+class Straight:
+    """An agent that always pushes to the right, with one fault."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+        if fault == "no carry":
+            self.carry = None
+
+    def carry(self, n: int) -> None: ...
+
+    def phases(self) -> Any:
+        return None if self.fault == "phases" else []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.fault != "state" else {"kept": self.kept}  # type: ignore[attr-defined]
+
+    def load_state_dict(self, tree: dict[str, Any]) -> None: ...
+
+    def act(self, obs: Tensor, carry: None, step: Tensor, explore: bool) -> Any:
+        right = torch.ones(len(obs), dtype=torch.int64)
+        actions = {"shape": right[:, None], "dtype": right.float(), "far": right + 1, "key": right}
+        action = actions.get(self.fault, right)
+        if self.fault == "raises":
+            raise KeyError("speed")
+        return action if self.fault == "bare" else ({"move" if self.fault == "key" else "action": action}, None)
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("no carry", "has no carry(): every agent must have it"),
+        ("phases", "returned NoneType from phases; it must be a list of Phase, which may be empty"),
+        ("state", "raised AttributeError in its state_dict: 'Straight' object has no attribute 'kept'"),
+        ("raises", "raised KeyError in its act: 'speed'"),
+        ("bare", "returned int64 of (8,) on cpu from act; it must be (a dict with 'action', the next carry)"),
+        ("key", "returned a dict with ['move'] from act; it must be a dict with 'action'"),
+        ("shape", "returned actions as int64 of (8, 1) on cpu; they must be int64 of (8,) on cpu"),
+        ("dtype", "returned actions as float32 of (8,) on cpu; they must be int64 of (8,) on cpu"),
+        ("far", "gives an action that lies outside of Discrete(2) in copy 0: 2"),
+    ],
+)
+def test_a_faulty_agent(
+    fault: str, sentence: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named before the run begins, and the env is not blamed."""
+    find = Registry.get_named
+
+    def found(self: Registry, kind: str, name: str) -> tuple[Any, str]:
+        spec, argument = find(self, kind, name)
+        return (replace(spec, factory=lambda *_: Straight(fault)) if kind == "agents" else spec), argument
+
+    monkeypatch.setattr(Registry, "get_named", found)
+    assert main(["run", "agent=random", "env=cartpole", "dir=x"]) == 3
+    assert said(capsys) == f"rlgan: agent random {sentence}\n"
+    assert not Path("x").exists()

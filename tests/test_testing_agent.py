@@ -241,8 +241,8 @@ class Unsavable(Q):
 
 
 FAULTS = {
-    FloatAction: r"with explore=True gives an action that is float32 of \(8,\), and Discrete\(3\) asks for int64",
-    ActionShape: r"with explore=True gives an action that is int64 of \(8, 1\), and Discrete\(3\) asks for int64",
+    FloatAction: r"with explore=True gives an action that is float32 of \(8,\) on cpu, and Discrete\(3\) asks",
+    ActionShape: r"with explore=True gives an action that is int64 of \(8, 1\) on cpu, and Discrete\(3\) asks",
     ActionOutside: r"with explore=False gives an action that lies outside of Discrete\(3\) in copy \d: 3",
     NoDict: r"returned int64 of \(8,\) from act; it must be a dict with 'action'",
     ScalarExtra: r"returned act's output's 'value' as float32 of \(\); it must be \(8, \.\.\.\)",

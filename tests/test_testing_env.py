@@ -19,6 +19,7 @@ from rlgan.errors import ConformanceError, PluginError, UsageError
 from rlgan.registry import Registry
 from rlgan.testing import EnvConformance, VecEnvConformance, check_env, check_vec_env
 from rlgan.testing.env import env_checks
+from rlgan.testing.live import first_difference
 
 
 @dataclass(frozen=True)
@@ -302,7 +303,7 @@ FAULTS = {
     NanReward: r"gives a reward that is not finite \(copy \d+, row 4, reward nan\)",
     BadMetric: r"returned the metric 'place' as float32 of \(\); it must be \(16,\)",
     BadReference: r"has the reference 'off', whose action lies outside of Discrete\(3\) in copy 0: 3",
-    BadReferenceSpace: r"has the reference 'off', whose action is int64 of \(16,\), and Box\(0.0, 1.0, ",
+    BadReferenceSpace: r"has the reference 'off', whose action is int64 of \(16,\) on cpu, and Box\(0.0, 1.0, ",
     BadPicture: r"renders ndarray; it must be a uint8 array \(H, W, 3\)",
 }
 
@@ -497,3 +498,11 @@ def test_checks_have_names() -> None:
     names = [check.name for check in env_checks("cartpole")]
     assert names[:3] == ["shapes", "in place", "randomness"] and names[-3:] == ["rows", "repetition", "resume"]
     assert [check.name for check in env_checks("gym:CartPole-v1")] == ["rows", "repetition", "resume"]
+
+
+def test_nan_equals_nan_when_two_steps_are_compared() -> None:
+    """So that a NaN is reported as what it is, and not as randomness or an overwritten tensor besides."""
+    one, two = torch.tensor([1.0, torch.nan]), torch.tensor([1.0, 2.0])
+    assert first_difference({"reward": one, "n": 1}, {"reward": one.clone(), "n": 1}) is None
+    assert first_difference({"reward": one}, {"reward": two}) == "reward"
+    assert first_difference({"reward": two}, {"reward": two.double()}) == "reward"

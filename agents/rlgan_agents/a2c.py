@@ -55,7 +55,7 @@ class A2CConfig:
     """Global norm to which gradients are clipped."""
     clip_reward: bool = False
     """Learn from the sign of rewards. Recorded and evaluated scores stay raw."""
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: tuple[Annotated[int, Gt(0)], ...] = (64, 64)
     """Widths of the hidden tanh layers for vectors, for policy and value each; images take a shared CNN instead."""
     precision: Precision = "auto"
     """Arithmetic of NatureCNN; auto is bfloat16 where the processor has it. Weights and optimiser stay float32."""

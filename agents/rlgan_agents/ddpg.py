@@ -51,7 +51,7 @@ class DDPGConfig:
     """Standard deviation of the noise in actions while exploring; actions lie in -1 to 1."""
     noise_memory: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0
     """Correlation of that noise with that of the step before; the paper's Ornstein-Uhlenbeck noise has 0.85."""
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[Annotated[int, Gt(0)], ...] = (256, 256)
     """Widths of the hidden layers of the actor and of the critic."""
     precision: Precision = "auto"
     """Arithmetic of products of hidden layers; auto is bfloat16 where it is faster. Weights stay float32."""

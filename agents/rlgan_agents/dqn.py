@@ -94,7 +94,7 @@ class DQNConfig:
     """Global norm to which gradients are clipped."""
     clip_reward: bool = False
     """Learn from the sign of rewards. Recorded and evaluated scores stay raw."""
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: tuple[Annotated[int, Gt(0)], ...] = (128, 128)
     """Widths of the hidden layers for vectors; images take NatureCNN, boards of few cells PlanesCNN."""
     precision: Precision = "auto"
     """Arithmetic of NatureCNN; auto is bfloat16 where it is faster. Weights and optimiser stay float32."""

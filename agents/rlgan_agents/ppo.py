@@ -66,7 +66,7 @@ class PPOConfig:
     """Global norm to which gradients are clipped."""
     clip_reward: bool = False
     """Learn from the sign of rewards. Recorded and evaluated scores stay raw."""
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: tuple[Annotated[int, Gt(0)], ...] = (64, 64)
     """Widths of the hidden tanh layers for vectors, for policy and value each; images take a shared CNN instead."""
     memory: Memory = "none"
     """A recurrent layer before policy and value, for problems that one observation does not show whole."""

@@ -62,7 +62,7 @@ class PQNConfig:
     """Factor on the rewards that are learned from, so that returns are not far from 1."""
     norm: bool = True
     """Normalise each hidden layer. Without it nothing holds the values."""
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: tuple[Annotated[int, Gt(0)], ...] = (128, 128)
     """Widths of the hidden layers for vectors; images take NatureCNN, boards of few cells PlanesCNN."""
     precision: Precision = "auto"
     """Arithmetic of NatureCNN; auto is bfloat16 where it is faster. Weights and optimiser stay float32."""

@@ -61,7 +61,7 @@ class SACConfig:
     """Correlation of the noise in actions with that of the step before, for envs where single pushes lead nowhere."""
     critics: Annotated[int, Gt(0)] = 2
     """Critics, of whose values the least counts."""
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[Annotated[int, Gt(0)], ...] = (256, 256)
     """Widths of the hidden layers of the actor and of each critic."""
     precision: Precision = "auto"
     """Arithmetic of products of hidden layers; auto is bfloat16 where it is faster. Weights stay float32."""

@@ -57,7 +57,7 @@ class TD3Config:
     """Standard deviation of the noise in the target actor's actions, which smooths the critics over similar actions."""
     target_noise_clip: Annotated[float, Ge(0)] = 0.5
     """Bound of that noise."""
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[Annotated[int, Gt(0)], ...] = (256, 256)
     """Widths of the hidden layers of the actor and of each critic."""
     precision: Precision = "auto"
     """Arithmetic of products of hidden layers; auto is bfloat16 where it is faster. Weights stay float32."""

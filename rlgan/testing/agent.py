@@ -10,6 +10,7 @@ import torch
 from gymnasium.spaces import Discrete, Space
 from torch import Tensor
 
+from rlgan.contract import outside
 from rlgan.core import seeding
 from rlgan.core.protocols import Batch, Spaces
 from rlgan.core.stream import Stream
@@ -18,7 +19,7 @@ from rlgan.errors import ConformanceError
 from rlgan.registry import Registry
 from rlgan.testing.kit import Call, Check, about, bind, leaves, run_all, subject
 from rlgan.testing.learner import SEED, Learner, batches, host_reads, in_place, randomness, saving, updates
-from rlgan.testing.probe import PAIRS, STEPS, Probe, draw, outside
+from rlgan.testing.probe import PAIRS, STEPS, Probe, draw
 
 N = 8
 """Copies."""

@@ -30,14 +30,17 @@ def snapshot(found: Mapping[str, Any]) -> dict[str, Any]:
 def first_difference(one: Mapping[str, Any], two: Mapping[str, Any]) -> str | None:
     """The first name whose value is missing in the second or not equal there, or None."""
     for name, value in one.items():
-        other = two.get(name)
-        if not (
-            torch.equal(value, other)
-            if isinstance(value, Tensor) and isinstance(other, Tensor)
-            else value is other or value == other
-        ):
+        if not _equal(value, two.get(name)):
             return name
     return None
+
+
+def _equal(one: Any, two: Any) -> bool:
+    """Whether two values are the same; NaN is NaN, which is a fault of another kind."""
+    if not (isinstance(one, Tensor) and isinstance(two, Tensor)):
+        return one is two or one == two
+    alike = (one.dtype, one.shape) == (two.dtype, two.shape)
+    return alike and bool(((one == two) | (one.isnan() & two.isnan())).all())
 
 
 def _walk(thing: Any, path: str, found: dict[str, Tensor | float], seen: set[int]) -> None:

@@ -10,11 +10,11 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
+from rlgan.contract import outside, sample
 from rlgan.core import seeding
 from rlgan.errors import ConformanceError
 from rlgan.testing.kit import Check, Subject, about, bind, leaves, run_all, tensor_of
 from rlgan.testing.live import first_difference, snapshot
-from rlgan.testing.probe import outside, sample
 
 ROWS = 100
 FLAGS = ("terminated", "truncated", "valid", "first", "over")
