@@ -90,8 +90,7 @@ class Normaliser(Saved):
         Its observations are scaled as they were when it acted; its rewards count in their own scale.
         """
         self._learn_returns(rollout, slice(None))
-        names = [name for name in ("obs", "next_obs", "final_obs") if name in rollout]
-        seen = {name: self(rollout[name]) for name in names}
+        seen: Batch = {name: self(rollout[name]) for name in ("obs", "next_obs", "final_obs") if name in rollout}
         self._learn_obs(mapped(lambda x: x[:-1], rollout["obs"]), rollout["valid"])
         return {**rollout, **seen, "reward": self._reward(rollout["reward"])}
 
