@@ -135,13 +135,12 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
     """Write a video of the trained agent with the score drawn in."""
     from rlgan.report.video import Video
 
+    out = _film(out or folder / "videos" / f"seed{seed}.mp4")
     found = trained.load(folder)
     run, agent, env, device = found.run, found.learner, found.env, found.device
     if "generator" in run.parts:
         raise UsageError(f"{folder} holds a generator, which plays nothing: write `rlgan sample {folder}`")
     assembly.set_threads(run.config.threads, env.single_observation_space)
-    out = out or folder / "videos" / f"seed{seed}.mp4"
-    out.parent.mkdir(parents=True, exist_ok=True)
     with seeding.fork(seeding.derive(run.config.seed, VIDEO, seed), device):
         seed = seeding.derive(run.config.seed, VIDEO, seed)
         env = assembly.build_env(run, 1, device, seed, barrier=0, render=True, evaluation=True)
@@ -161,8 +160,22 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
             if row["over"][0]:
                 shown.update(score=0.0, steps=0, game=shown["game"] + 1)
 
-        with closing(env), closing(Video(out, env.fps, env.frame(0).shape[:2])) as video:
-            evaluation.play(env, found.acting(env), agent.carry, episodes, draw)
+        with closing(env):
+            try:
+                out.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(f"out={out}: the folder {out.parent} cannot be made: {error.strerror}") from error
+            with Video(out, env.fps, env.frame(0).shape[:2]) as video:
+                evaluation.play(env, found.acting(env), agent.carry, episodes, draw)
+    return out
+
+
+def _film(out: Path) -> Path:
+    """The path of a film that can be written there, for nothing else may be overwritten."""
+    if out.is_dir():
+        raise UsageError(f"out={out} is a folder: write out={out / 'film.mp4'}")
+    if out.suffix.lower() != ".mp4":
+        raise UsageError(f"out={out} is no name of a film: write out={out.with_suffix('.mp4')}")
     return out
 
 

@@ -149,11 +149,18 @@ def test_chunks_change_nothing_but_the_draws(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def make_run(
-    folder: Path, seed: int, score: float, agent: str = "dqn", env: str = "cartpole", reward: str = ""
+    folder: Path,
+    seed: int,
+    score: float,
+    agent: str = "dqn",
+    env: str = "cartpole",
+    reward: str = "",
+    settings: dict[str, Any] | None = None,
 ) -> Path:
+    """A finished run, with settings by dotted key."""
     folder.mkdir(parents=True)
     parts = {"agent": {"name": agent}, "env": {"name": env}} | ({"reward": {"name": reward}} if reward else {})
-    (folder / "config.yaml").write_text(yaml.safe_dump(parts | {"seed": seed}))
+    (folder / "config.yaml").write_text(yaml.safe_dump(parts | {"seed": seed} | (settings or {})))
     rows = [
         {"kind": "eval", "step": 500, "return_mean": -7.0, "episodes": 20},
         {"kind": "train", "step": 900, "return_mean": None},
@@ -223,6 +230,87 @@ def test_runs_with_a_learned_reward_and_the_same_agent_twice_keep_names_of_their
     assert "| 1.000 | 1.000 |" in results.markdown(rows)
 
 
+def test_a_sweep_that_run_wrote_is_a_row_for_each_setting(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for lr in (1e-3, 1e-4):
+        for seed in range(2):
+            folder = Path(f"sweep/agent.lr={lr}_seed={seed}")
+            make_run(folder, seed, 1000 * lr + seed, settings={"agent.lr": lr, "agent.hidden": [64], "steps": 1000})
+    rows = results.table([Path("sweep")])
+    assert [(row.agent, row.seeds) for row in rows] == [
+        ("dqn agent.lr=0.0001", (0, 1)),
+        ("dqn agent.lr=0.001", (0, 1)),
+    ]
+    assert [row.mean.value for row in rows] == pytest.approx([0.6, 1.5])
+    assert main(["compare", "sweep", "--json"]) == 0
+    Path("kept.json").write_text(capsys.readouterr().out)
+    assert [row.agent for row in results.table([Path("kept.json")])] == [row.agent for row in rows]
+    each = results.table(sorted(Path("sweep").iterdir()))
+    assert [row.agent for row in each][:2] == ["dqn (agent.lr=0.0001_seed=0)", "dqn (agent.lr=0.0001_seed=1)"]
+    assert main(["compare", "ours", "against=sweep"]) == 2
+    sentence = "against=sweep holds dqn agent.lr=0.0001 and dqn agent.lr=0.001 on cartpole: give the folder of one."
+    assert sentence in capsys.readouterr().err
+
+
+def test_longer_runs_of_an_agent_are_a_row_of_their_own_and_presets_of_two_envs_are_not(runs: Path) -> None:
+    make_run(Path("grown/a"), 0, 1.0, settings={"steps": 1000, "agent.lr": 0.1})
+    make_run(Path("grown/b"), 0, 2.0, settings={"steps": 5000, "agent.lr": 0.1})
+    make_run(Path("grown/c"), 0, 3.0, env="pendulum", settings={"steps": 7000, "agent.lr": 0.2})
+    rows = results.table([Path("grown")])
+    assert [row.agent for row in rows] == ["dqn steps=1000", "dqn steps=5000", "dqn"]
+
+
+def test_folders_of_one_name_are_told_apart_by_their_paths(runs: Path) -> None:
+    make_run(Path("a/dqn/s0"), 0, 1.0)
+    make_run(Path("b/dqn/s0"), 0, 2.0)
+    rows = results.table([Path("a/dqn"), Path("b/dqn"), Path("ours")])
+    assert [row.agent for row in rows] == ["dqn (a/dqn)", "dqn (b/dqn)", "dqn (ours)"]
+
+
+@pytest.mark.parametrize("words", [["mixed"], ["mixed/a", "mixed/b"], ["mixed/a", "against=mixed/b"]])
+def test_runs_of_two_problems_are_refused(runs: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    make_run(Path("mixed/a"), 0, 1.0, settings={"env.velocities": True, "env.max_steps": 500, "env.threads": 1})
+    make_run(Path("mixed/b"), 1, 1.0, settings={"env.velocities": True, "env.max_steps": 200, "env.threads": 2})
+    assert main(["compare", *words]) == 2
+    assert capsys.readouterr().err == (
+        "rlgan: mixed/a has env.max_steps=500 and mixed/b has env.max_steps=200: compare runs of the same problem.\n"
+    )
+
+
+def test_where_settings_are_unknown_nothing_is_refused(runs: Path) -> None:
+    make_run(Path("short"), 0, 1.0, settings={"env.max_steps": 200})
+    docs = Path(__file__).parent.parent / "docs" / "results"
+    assert len(results.table([Path("short"), Path("ours"), docs / "dqn-cartpole.json"])) == 3
+
+
+def test_env_files_of_one_name_and_other_content_are_two_problems(runs: Path) -> None:
+    for name, digest in {"a": "0" * 64, "b": "1" * 64}.items():
+        folder = make_run(Path(f"shop/{name}"), 0, 1.0, env="./shop.py")
+        (folder / "env.py.sha256").write_text(f"{digest}  env.py\n")
+    sentence = "shop/a has env.py=sha256:000000000000 and shop/b has env.py=sha256:111111111111: compare runs"
+    with pytest.raises(UsageError, match=sentence):
+        results.table([Path("shop/a"), Path("shop/b")])
+
+
+def test_a_score_has_the_scale_of_the_env_that_was_played(runs: Path) -> None:
+    make_run(Path("same"), 0, 40.0, env="newsvendor")
+    make_run(Path("other"), 0, 40.0, env="newsvendor", settings={"env.max_steps": 7})
+    make_run(Path("odd"), 0, 40.0, env="newsvendor", settings={"env.max_steps": "x"})
+    (same,), (other,), (odd,) = (results.read(Path(name)) for name in ("same", "other", "odd"))
+    assert same.normalised is not None and other.normalised is None and odd.normalised is None
+    kept = {"agent": "dqn", "env": "newsvendor", "seed": 0, "step": 1, "episodes": 1, "return_mean": 40.0}
+    Path("kept.json").write_text(json.dumps([kept, kept | {"seed": 1, "normalised": 0.25}]))
+    assert [run.normalised for run in results.read(Path("kept.json"))] == [same.normalised, 0.25]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("ours/s0", "peer"), ("ours", "peer/s0"), ("ours/s0", "peer/s0")])
+def test_a_single_run_has_no_interval(runs: Path, ours: str, theirs: str) -> None:
+    rows = results.table([Path(ours)], Path(theirs))
+    row = results.markdown(rows).splitlines()[2]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert "[" not in cells[6] + cells[7]
+    assert float(cells[6]) == pytest.approx(rows[0].difference.value, abs=0.05)
+
+
 def test_committed_results_are_tables_too() -> None:
     docs = Path(__file__).parent.parent / "docs" / "results"
     (row,) = results.table([docs / "dqn-cartpole.json"], reach=475.0)
@@ -239,6 +327,14 @@ def test_committed_results_are_tables_too() -> None:
         (["."], ". holds two runs of dqn on cartpole with seed 0: give folders that hold one run of each seed"),
         (["ours", "against=mixed"], "against=mixed holds a2c and dqn on cartpole: give the folder of one."),
         (["begun"], "begun/metrics.jsonl holds no evaluation"),
+        (["ours", "./ours/"], "ours is named twice: name each folder once, so that no run counts twice."),
+        (["ours", "against=ours"], "ours is named twice: name each folder once"),
+        (
+            ["deep/down/there/poet"],
+            "deep/down/there/poet is a run of text, which no single score judges: compare it by",
+        ),
+        (["ours", "agianst=peer"], "unknown key 'agianst': did you mean 'against' (path or none, default none)?"),
+        (["ours/agent.lr=1"], "there is no ours/agent.lr=1: give a run folder"),
         (["bad.json"], "bad.json holds no results of runs (KeyError: 'agent')."),
         (["worse.json"], "worse.json holds no results of runs (JSONDecodeError"),
     ],
@@ -250,6 +346,9 @@ def test_what_cannot_be_compared(
     make_run(Path("mixed/a"), 0, 1.0, agent="a2c")
     make_run(Path("mixed/b"), 0, 1.0)
     make_run(Path("begun"), 9, 1.0)
+    make_run(Path("deep/down/there/poet"), 9, 1.0)
+    Path("deep/down/there/poet/config.yaml").write_text("generator: {name: mle}\ndata: {name: oracle}\nseed: 0\n")
+    Path("deep/down/there/poet/metrics.jsonl").write_text('{"kind": "eval", "step": 9, "nll_test": 2.5}\n')
     if words == ["begun"]:
         Path("begun/metrics.jsonl").write_text("")
     Path("bad.json").write_text('[{"seed": 1, "return_mean": 2.0, "step": 3, "episodes": 4}]')

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.text import Text
 from test_lines import TINY as LINES
 from test_seqgan import TINY, fixed
 
 from rlgan.cli.main import main
+from rlgan.errors import UsageError
 from rlgan.report import plane
 
 Capture = pytest.CaptureFixture[str]
@@ -88,6 +90,25 @@ def test_the_picture_has_each_run_and_each_known_place() -> None:
     assert {text.get_text() for text in axes.texts} == {"0.5", "1", "the oracle", "bigram sampler"}
 
 
+def test_names_are_whole_and_apart() -> None:
+    rows = [{"temperature": t, "self_bleu_4": 0.95 - 0.35 * t, "bleu_4": 0.9 - 0.5 * t} for t in (0.1, 0.12, 0.14, 1)]
+    near = [row | {"self_bleu_4": row["self_bleu_4"] + 0.004} for row in rows]
+    known = {"held-out lines": (0.955, 0.85), "trigram sampler": (0.66, 0.52), "bigram sampler": (0.655, 0.515)}
+    points = known | {"random": (0.6,), "nearly random": (0.605,)}
+    runs = [{"run": "a", "rows": rows}, {"run": "b", "rows": near}]
+    figure = plane.draw(("self_bleu_4", "bleu_4"), runs, points)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    boxes = [Text.get_window_extent(text) for text in axes.texts]  # without what ties it to its point
+    assert len(boxes) == 13
+    for i, box in enumerate(boxes):
+        assert axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and box.y1 <= axes.bbox.y1
+        assert not [other for other in boxes[:i] if other.overlaps(box)]
+    (held,) = (box for box, text in zip(boxes, axes.texts, strict=True) if text.get_text() == "held-out lines")
+    x, y = axes.transData.transform(known["held-out lines"])
+    assert abs(held.x1 - x) < 15 and abs(held.y0 - y) < 30
+
+
 def test_the_plane_of_lines(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "text.txt").write_text("a b c d e\nb c d e a\nc d e a b\nd e a b c\n" * 5)
     words = [*LINES.split(), f"data=lines:{tmp_path / 'text.txt'}", f"dir={tmp_path / 'run'}"]
@@ -95,6 +116,24 @@ def test_the_plane_of_lines(tmp_path: Path, capsys: Capture) -> None:
     found = judged(capsys, tmp_path / "run", "temperatures=[0.1,1]")
     assert found["plane"] == ["self_bleu_4", "bleu_4"]
     assert found["rows"][0]["self_bleu_4"] > found["rows"][1]["self_bleu_4"]
+    elsewhere = tmp_path / "else where" / "poems.txt"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text((tmp_path / "text.txt").read_text())
+    words = [*LINES.split(), f"data=lines:{elsewhere}", f"dir={tmp_path / 'other'}"]
+    assert main(["run", *words]) == 0
+    assert main(["eval", str(tmp_path / "other"), "temperatures=[1]", f"against={tmp_path / 'run'}"]) == 0
+
+
+def test_data_is_known_by_its_kind_and_hash(tmp_path: Path) -> None:
+    (tmp_path / "plane.json").write_text(json.dumps({"protocol": "lines:a b.txt sha256=3a9f level=word"}))
+    assert plane.read(tmp_path, "lines:../p2/c.txt sha256=3a9f level=word")
+    for other in (
+        "lines:a b.txt sha256=3a90 level=word",
+        "lines:a b.txt sha256=3a9f level=char",
+        "x sha256=3a9f level=word",
+    ):
+        with pytest.raises(UsageError, match="compare runs of the same data"):
+            plane.read(tmp_path, other)
 
 
 @pytest.mark.parametrize(

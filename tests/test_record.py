@@ -317,6 +317,30 @@ def test_names_of_near_lines_do_not_overlap(tmp_path):
     assert all(len(t.get_text()) < 30 for t in figure.axes[0].texts)
 
 
+def test_scores_are_short_numbers():
+    scores = (0, -0.25, 22.3, -900, 9_999.4, 9_999.6, -349_600, 437_600, 1_200_000, 9e8)
+    assert [curve.brief(score) for score in scores] == [
+        *("0", "-0.25", "22.3", "-900", "9999", "10k", "-350k", "438k", "1.2M", "900M")
+    ]
+    assert [curve.brief(tick, 9) for tick in (0.1 + 0.2, 1_000_050, -7.5e6)] == ["0.3", "1.00005M", "-7.5M"]
+
+
+@pytest.mark.parametrize(("base", "size"), [(0, 4e5), (0, 1e7), (1e6, 200), (0, 1)])
+def test_all_that_is_written_beside_the_curve_is_in_the_picture(base, size):
+    rows = [train(i * 1000, base + size * (i / 30 - 1)) for i in range(61)]
+    rows.append(evaluated(60_000, [base + size, base + 0.9 * size]))
+    lines = {"clairvoyant bound of all": base + 1.05 * size, "far away and up high": base + 900 * size}
+    figure = curve._figure(rows, "ppo on inventory-multi", "return_mean", lines)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    written = [axes.yaxis.label, *axes.get_yticklabels(), *axes.texts]
+    boxes = [text.get_window_extent() for text in written if text.get_text()]
+    assert len(boxes) > 6 and all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    assert axes.yaxis.get_offset_text().get_text() == ""
+    ticks = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(set(ticks)) == len(ticks)
+
+
 @pytest.mark.parametrize(
     "rows",
     [

@@ -165,6 +165,31 @@ def test_a_policy_is_filmed_and_demonstrates(tmp_path: Path) -> None:
     assert load_file(demos)["obs"].shape == (40, 4)
 
 
+def test_a_film_overwrites_nothing_but_films(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("cv2")
+    pytest.importorskip("imageio_ffmpeg")
+    monkeypatch.chdir(tmp_path)
+    words = ["agent=reference:linear-feedback", "env=cartpole", "env.max_steps=20", "eval.episodes=1"]
+    assert main(["run", *words, "dir=runs/a"]) == 0
+    Path("demand.csv").write_text("7\n")
+    refused = {
+        "demand.csv": "out=demand.csv is no name of a film: write out=demand.mp4",
+        "x.gif": "out=x.gif is no name of a film: write out=x.mp4",
+        "runs": "out=runs is a folder: write out=runs/film.mp4",
+        "demand.csv/x.mp4": "out=demand.csv/x.mp4: the folder demand.csv cannot be made: File exists",
+    }
+    capsys.readouterr()
+    for out, sentence in refused.items():
+        assert main(["watch", "runs/a", f"out={out}"]) == 2
+        assert capsys.readouterr().err == f"rlgan: {sentence}\n"
+    assert Path("demand.csv").read_text() == "7\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["demand.csv", "runs"]
+    assert main(["watch", "runs/a", "out=films/x.mp4"]) == 0
+    assert Path("films/x.mp4").stat().st_size > 1000
+
+
 def test_a_film_of_a_long_episode_skips_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("cv2")
     pytest.importorskip("imageio_ffmpeg")

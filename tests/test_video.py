@@ -72,6 +72,13 @@ def test_a_film_that_cannot_be_written_says_so(tmp_path):
             video.add(np.zeros((64, 64, 3), np.uint8))
 
 
+def test_a_film_whose_name_is_a_folder_leaves_nothing(tmp_path):
+    (tmp_path / "play.mp4").mkdir()
+    with pytest.raises(UsageError, match="could not be written"), Video(tmp_path / "play.mp4", 30, (64, 64)) as video:
+        video.add(np.zeros((64, 64, 3), np.uint8))
+    assert [path.name for path in tmp_path.iterdir()] == ["play.mp4"]
+
+
 @pytest.mark.parametrize("library", ["cv2", "imageio_ffmpeg"])
 def test_a_missing_library_names_the_extra(library, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)

@@ -27,7 +27,6 @@ from rlgan.core.protocols import Batch, Observation, Own, Phase, Spaces
 from rlgan.errors import UsageError
 from rlgan.store.state import MISFIT, reason
 from rlgan_sb3 import loop
-from rlgan_sb3.settings import OffPolicy
 
 METRICS = {
     "dqn": ("loss",),
@@ -54,11 +53,6 @@ class SB3:
         if self.model.observation_space != spaces.observation:
             raise UsageError(
                 f"agent=sb3.{name} wants the channels of images first, env={spaces.env} shows {spaces.observation}"
-            )
-        if isinstance(config, OffPolicy) and config.batch_size > config.buffer_size:
-            raise UsageError(
-                f"a batch of {config.batch_size} rows is more than the {config.buffer_size} that the replay holds: "
-                "lower agent.batch_size or raise agent.buffer_size"
             )
         self.games = Games()
         self.begun = False

@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt, Interval
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
 
 from rlgan.core.protocols import Spaces
+from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
 from rlgan.specs import AgentSpec, Preset
 
@@ -156,7 +157,12 @@ class TD3Config(DDPGConfig):
 
 
 def make(name: str, spaces: Spaces, config: Any, device: Any) -> Any:
-    """The agent of an algorithm, as stable-baselines3 has it."""
+    """The agent of an algorithm, as stable-baselines3 has it. UsageError: its batch is larger than its replay."""
+    if isinstance(config, OffPolicy) and config.batch_size > config.buffer_size:
+        raise UsageError(
+            f"a batch of {config.batch_size} rows is more than the {config.buffer_size} that the replay holds: lower "
+            "agent.batch_size or raise agent.buffer_size"
+        )
     from rlgan_sb3.learner import SB3
 
     return SB3(name, spaces, config, device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -188,9 +189,9 @@ def compare(words: tuple[str, ...], as_json: bool) -> None:
     from rlgan.bench import results
     from rlgan.cli.options import CompareOptions
 
-    keys = tuple(f"{name}=" for name in CompareOptions.__dataclass_fields__)
-    options = config.read_options([word for word in words if word.startswith(keys)], CompareOptions)
-    paths = [Path(word) for word in words if not word.startswith(keys)]
+    keys = [word for word in words if re.match(r"\w+=", word) and not Path(word).exists()]
+    options = config.read_options(keys, CompareOptions)
+    paths = [Path(word) for word in words if word not in keys]
     if not paths:
         raise UsageError("there is nothing to compare: name a folder of runs before against= and reach=.")
     rows = results.table(paths, options.against, options.reach)

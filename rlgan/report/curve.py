@@ -16,9 +16,14 @@ from rlgan.specs import Score
 FILE = "curve.png"
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+LARGE = 9_999.5
+"""From here on, where four digits are not enough, scores have a unit."""
 REACH = 1.35
 """A known score further above the data than this many times their range is named at the edge, so that it cannot flatten
 the curve."""
+PLACE, EDGE = (0.085, 0.12, 0.725, 0.69), 0.008
+"""Left, bottom, width and height of the axes, unless what stands beside them needs more; what stays free of it, as
+shares of the picture."""
 _RAW, _SMOOTH, _EVAL, _GREY, _INK = "#8fb3e6", "#1f5fbf", "#c8501e", "#8a8f98", "#22262e"
 
 Floats = NDArray[np.float64]
@@ -76,6 +81,14 @@ def interval(returns: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def brief(value: float, digits: int = 3) -> str:
+    """A score as a person says it, with this many digits where it has a unit: ``412``, ``-349.6k``, ``1.2M``."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= max(0.9995 * size, LARGE):
+            return f"{value / size:.{digits}g}{unit}"
+    return f"{value:.{max(digits, 4)}g}"
+
+
 def _figure(rows: list[dict[str, Any]], title: str, key: str, lines: dict[str, float]) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -83,7 +96,7 @@ def _figure(rows: list[dict[str, Any]], title: str, key: str, lines: dict[str, f
 
     figure = Figure(figsize=(9.6, 5.4))
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.085, 0.12, 0.725, 0.69))
+    axes = figure.add_axes(PLACE)
     train = [row for row in rows if row["kind"] == "train" and _finite(row.get(key))]
     evals = [row for row in rows if row["kind"] == "eval" and _finite(row.get(key))]
     drawn = [*_train(axes, train, key), *_evaluations(axes, evals, key)]
@@ -106,6 +119,7 @@ def _figure(rows: list[dict[str, Any]], title: str, key: str, lines: dict[str, f
     axes.set_xlim(0, max(last, 1))
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda steps, _: short(steps)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: brief(value, 9)))
     x, y = UNITS.get(key, ("steps (updates of the generator)", key))
     axes.set_xlabel(x, color=_INK, labelpad=7)
     axes.set_ylabel(y, color=_INK, labelpad=7)
@@ -113,9 +127,19 @@ def _figure(rows: list[dict[str, Any]], title: str, key: str, lines: dict[str, f
     axes.set_axisbelow(True)
     axes.tick_params(colors="#555b66", length=0, pad=6)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    figure.text(0.085, 0.95, title, fontsize=14.5, fontweight="bold", va="center")
-    figure.text(0.085, 0.9, _summary(rows, evals, key, last), fontsize=10, color="#555b66", va="center")
+    left = _fit(figure, axes)
+    figure.text(left, 0.95, title, fontsize=14.5, fontweight="bold", va="center")
+    figure.text(left, 0.9, _summary(rows, evals, key, last), fontsize=10, color="#555b66", va="center")
     return figure
+
+
+def _fit(figure: Any, axes: Any) -> float:
+    """Make the axes so narrow that all that is written beside them is in the picture; return their left edge."""
+    left, bottom, width, height = PLACE
+    box = axes.get_tightbbox(figure.canvas.get_renderer()).transformed(figure.transFigure.inverted())
+    before, after = max(EDGE - box.x0, 0), max(box.x1 - (1 - EDGE), 0)
+    axes.set_position((left + before, bottom, width - before - after, height))
+    return left + before
 
 
 def _train(axes: Any, rows: list[dict[str, Any]], key: str) -> list[float]:
@@ -178,13 +202,13 @@ def _lines(axes: Any, lines: dict[str, float], low: float, high: float) -> None:
         places[i] = min(places[i], high if i == len(places) - 1 else places[i + 1] - gap)
     for (value, who), place in zip(inside, places, strict=True):
         axes.axhline(value, color=_GREY, linewidth=1.1, linestyle=(0, (5, 3)), zorder=1)
-        _name(axes, place, f"{_shorten(who)}  {value:.4g}")
+        _name(axes, place, f"{_shorten(who)}  {brief(value)}")
     above = sorted(((v, who) for who, v in lines.items() if v > high), reverse=True)
     below = sorted((v, who) for who, v in lines.items() if v < low)
     for i, (value, who) in enumerate(above):
-        _name(axes, high + gap * (len(above) - i), f"↑ {_shorten(who)}  {value:.4g}")
+        _name(axes, high + gap * (len(above) - i), f"↑ {_shorten(who)}  {brief(value)}")
     for i, (value, who) in enumerate(below):
-        _name(axes, low - gap * (i + 1), f"↓ {_shorten(who)}  {value:.4g}")
+        _name(axes, low - gap * (i + 1), f"↓ {_shorten(who)}  {brief(value)}")
 
 
 def _name(axes: Any, height: float, text: str) -> None:
@@ -207,10 +231,10 @@ def _summary(rows: list[dict[str, Any]], evals: list[dict[str, Any]], key: str, 
         parts.append(duration(walls[-1]))
     if evals:
         row = evals[-1]
-        parts.append(f"last evaluation: {key.replace('_', ' ')} {row[key]:.4g}")
+        parts.append(f"last evaluation: {key.replace('_', ' ')} {brief(row[key], 4)}")
         if row.get("returns"):
             low, high = interval(row["returns"])
-            parts[-1] += f" [{low:.4g}, {high:.4g}] over {len(row['returns'])} games"
+            parts[-1] += f" [{brief(low, 4)}, {brief(high, 4)}] over {len(row['returns'])} games"
     return "   ·   ".join(parts)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlgan.errors import RlganError, UsageError
+from rlgan.report import names
 
 DATA, PICTURE = "plane.json", "plane.png"
 UNITS = {
@@ -61,9 +62,15 @@ def read(folder: Path, protocol: str) -> dict[str, Any]:
         raise UsageError(
             f"{path} cannot be read: write it first, by `rlgan eval {folder} temperatures=[0.5,0.7,1]`"
         ) from error
-    if other != protocol:
+    if _data(other) != _data(protocol):
         raise UsageError(f"{path} was judged on {other}, and this run on {protocol}: compare runs of the same data")
     return found
+
+
+def _data(protocol: str) -> tuple[str, str]:
+    """The kind of data and what follows; a file's path is left out, since the hash of its content says more."""
+    name, hashed, rest = protocol.partition(" sha256=")
+    return (name.partition(":")[0] if hashed else name, rest)
 
 
 def draw(plane: Sequence[str], runs: Sequence[dict[str, Any]], points: Mapping[str, Sequence[float]]) -> Any:
@@ -72,6 +79,7 @@ def draw(plane: Sequence[str], runs: Sequence[dict[str, Any]], points: Mapping[s
     from matplotlib.figure import Figure
 
     x, y = plane
+    written: list[Any] = []
     figure = Figure(figsize=(7.6, 5.8), facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.11, 0.11, 0.85, 0.83))
@@ -80,23 +88,20 @@ def draw(plane: Sequence[str], runs: Sequence[dict[str, Any]], points: Mapping[s
         places = [(row[x], row[y]) for row in rows]
         axes.plot(*zip(*places, strict=True), "o-", color=colour, linewidth=1.8, markersize=6, label=run["run"])
         for row, place in zip(rows, places, strict=True):
-            _name(axes, f"{row['temperature']:g}", place, colour)
+            written.append(names.write(axes, f"{row['temperature']:g}", place, colour))
     for who, known in points.items():
         if len(known) == 1:
             axes.axhline(known[0], color=_GREY, linewidth=1.1, linestyle=(0, (5, 3)))
-            axes.annotate(who, (0.01, known[0]), xycoords=("axes fraction", "data"), va="bottom", color=_GREY)
+            written.append(names.write(axes, who, (0.01, known[0]), _GREY, across=True))
         else:
             axes.plot(*known, "D", color=_INK, markersize=6)
-            _name(axes, who, known, _INK)
+            written.append(names.write(axes, who, known, _INK))
     axes.set_xlabel(UNITS.get(x, x), color=_INK)
     axes.set_ylabel(UNITS.get(y, y), color=_INK)
     axes.grid(color="#e7e9ee", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors="#555b66", length=0)
     axes.spines[["top", "right"]].set_visible(False)
+    names.spread(axes, written)
     axes.legend(loc="best", title="temperatures", framealpha=0.9, edgecolor="none")
     return figure
-
-
-def _name(axes: Any, text: str, place: Sequence[float], colour: str) -> None:
-    axes.annotate(text, place, xytext=(6, 5), textcoords="offset points", color=colour, fontsize=9)

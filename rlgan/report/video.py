@@ -77,7 +77,11 @@ class Video:
         self._writer.close()
         if not self._partial.exists():
             raise UsageError(f"The film {self.path} could not be written.")
-        os.replace(self._partial, self.path)
+        try:
+            os.replace(self._partial, self.path)
+        except OSError as error:
+            self._partial.unlink(missing_ok=True)
+            raise UsageError(f"The film {self.path} could not be written: {error.strerror or error}.") from error
 
     def __enter__(self) -> Video:
         return self
