@@ -26,9 +26,10 @@ class SampleSource(Saved):
     def __init__(self, spec: Samples, stream: DataStream, phase: Phase, mode: Captured = "eager") -> None:
         count = len(stream.real)
         if spec.batch_size > count:
+            smaller = f"write generator.batch_size={count} or less, or " if count > 1 else ""
             raise UsageError(
                 f"a batch of {spec.batch_size} is more than the {count} sample{'s' * (count > 1)} of the data set: "
-                f"write generator.batch_size={count} or less, or add samples"
+                f"{smaller}add samples"
             )
         self.spec, self.size, self.stream = spec, spec.batch_size, stream
         self.made = torch.zeros_like(stream.real if spec.against else stream.real[:0])

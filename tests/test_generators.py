@@ -192,6 +192,8 @@ def test_each_pass_shows_every_sample_once_in_a_new_order() -> None:
 def test_a_batch_larger_than_the_data_is_refused() -> None:
     with pytest.raises(UsageError, match="a batch of 13 is more than the 12 samples"):
         make_source(phase(13), DataStream(DataSet(torch.zeros(12, 1)), CPU))
+    with pytest.raises(UsageError, match=r"a batch of 13 is more than the 1 sample of the data set: add samples$"):
+        make_source(phase(13), DataStream(DataSet(torch.zeros(1, 1)), CPU))
 
 
 def test_a_phase_of_samples_needs_data() -> None:

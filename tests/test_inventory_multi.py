@@ -18,6 +18,7 @@ from rlgan.testing import EnvConformance, check_env
 from rlgan_envs import multi_bound, multi_rules, multi_series
 from rlgan_envs.inventory_multi import InventoryMulti
 from rlgan_envs.multi_store import GRID, InventoryMultiConfig
+from rlgan_envs.stock_picture import LEFT, WIDTH, Chart
 
 F64 = torch.float64
 HEADER = "date,sku,demand,price,cost,lead_time"
@@ -333,6 +334,38 @@ def test_lead_times_and_days_that_do_not_fit(tmp_path, capsys):
     assert "the made-up series has 10000 days, and an episode of env.max_steps=9000" in capsys.readouterr().err
 
 
+def test_room_for_less_than_a_day_is_not_taken_for_granted(tmp_path):
+    demand = np.full((30, 2), 90_000)
+    with pytest.raises(UsageError, match=r"takes 270,000 units of volume, and .* for 200, .* env.capacity=1400000$"):
+        shop(tmp_path, demand, [(5, 3, 1, 1), (5, 3, 1, 2)])
+    assert shop(tmp_path, demand, [(5, 3, 1, 1), (5, 3, 1, 2)], capacity=150.0).capacity == 150, "asked for"
+    assert shop(tmp_path, np.full((30, 2), 99), [(5, 3, 1, 1)] * 2).capacity == 200
+    for instance in range(20):
+        assert InventoryMulti(InventoryMultiConfig(skus=1, instance=instance), "cpu").capacity == 100
+
+
+def test_a_run_is_not_judged_on_other_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    demand = np.random.default_rng(0).poisson(5, (60, 2))
+    terms = [(4.5, 2.8, 2, 1), (3, 2, 1, 1)]
+    written(tmp_path / "d.csv", demand, terms)
+    own = {"env.csv": "d.csv", "env.max_steps": 10, "env.lookback": 5, "agent.rows": True, "agent.horizon": 10}
+    words = {"copies": 4, "steps": 80, "eval.episodes": 2, "agent.minibatch": 20, "threads": 1, "dir": "x"}
+    rlgan.run(agent="ppo", env="inventory-multi", **own, **words)
+    as_it_was = multi_series.read("d.csv", 10).demand
+    written(tmp_path / "d.csv", demand + 1, terms)
+    capsys.readouterr()
+    for command in ("eval", "watch"):
+        assert main([command, "x"]) == 2
+        said = capsys.readouterr().err
+        assert "the run in x was trained on data of 'sha256=" in said and said.count("\n") == 1
+        assert "(env.csv=d.csv): put back what was there" in said
+    with pytest.raises(UsageError, match="and env=inventory-multi now plays data of 'sha256="):
+        rlgan.load("x")
+    written(tmp_path / "d.csv", as_it_was.astype(int), terms)
+    assert main(["eval", "x"]) == 0 and rlgan.load("x")
+
+
 def test_each_row_is_an_actor_of_ppo(tmp_path):
     words = {"agent.horizon": 10, "agent.minibatch": 20, "eval.episodes": 2, "env.skus": 3, "env.max_steps": 20}
     rows = {"agent": "ppo", "env": "inventory-multi", "steps": 200, "copies": 4, "agent.rows": True, **words}
@@ -356,10 +389,50 @@ def test_a_picture_shows_the_whole_store():
         pictures.append(env.render(state, 0))
 
     def orange(picture):
-        return int((np.abs(picture[50:].astype(int) - (240, 160, 60)).max(-1) < 3).any(0).sum())
+        return int(seen(picture, (240, 160, 60)).any(0).sum())
 
     assert pictures[0].shape == (480, 720, 3)
     assert orange(pictures[0]) > 0 and orange(pictures[1]) == orange(pictures[0]), "orders on the first day alone"
+
+
+def seen(picture, colour):
+    """Where a picture's pixels below the legend have the colour, (H, W)."""
+    return np.abs(picture[50:].astype(int) - colour).max(-1) < 3
+
+
+def test_a_picture_shows_how_much_was_not_met():
+    """A red bar hangs from the demand as far down as was not met: hardly any for one unit of a thousand."""
+    pytest.importorskip("cv2")
+    red, day = (214, 69, 65), {"pipeline": [50.0, 0.0], "order": 0.0, "demand": 1000.0}
+    lengths = []
+    for missed in (1.0, 250.0, 1000.0):
+        chart = Chart()
+        chart.draw({**day, "periods": 1, "short": 0.0})
+        lengths.append(int(seen(chart.draw({**day, "periods": 2, "short": missed}), red).any(1).sum()))
+    assert lengths[0] == 0 and 3 < lengths[1] < lengths[2] / 3
+
+
+def test_large_units_fit_in_their_places():
+    cv2 = pytest.importorskip("cv2")
+    words, put = [], cv2.putText
+
+    def spelled(frame, text, place, font, size, *more, **style):
+        words.append((place[0], place[1], cv2.getTextSize(text, font, size, 1)[0][0], text))
+        return put(frame, text, place, font, size, *more, **style)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cv2, "putText", spelled)
+        day = {"pipeline": [-1.536e6, 564_267.0], "order": 400_207.0, "demand": 275_000.0}
+        chart = Chart()
+        chart.draw({**day, "periods": 1, "short": 0.0})
+        words.clear()
+        chart.draw({**day, "periods": 2, "short": 12.3e6})
+    legend = sorted(word for word in words if word[1] < 50)
+    texts = ["stock -1.54M", "under way 564k", "order 400k", "demand 275k", "not met 12.3M"]
+    assert [text for *_, text in legend] == texts
+    assert all(x + length < following for (x, _, length, _), (following, *_) in itertools.pairwise(legend))
+    assert legend[-1][0] + legend[-1][2] <= WIDTH
+    assert all(x + length <= LEFT for x, y, length, _ in words if x < LEFT and y > 50), "left of the bars"
 
 
 def test_the_known_scores_hold():
@@ -375,7 +448,7 @@ def test_the_known_scores_hold():
 def test_the_examples_of_the_page_run_as_they_stand(tmp_path, monkeypatch, capsys):
     page = (Path(__file__).parent.parent / "docs" / "envs" / "inventory.md").read_text(encoding="utf-8")
     (sample,) = re.findall(r"^```csv\n(.*?)^```$", page, re.M | re.S)
-    learn, use = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    score, learn, use = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
     lengths = [sum(bool(line.strip()) for line in snippet.splitlines()) for snippet in (learn, use)]
     assert lengths == [5, 10] and sample.startswith(HEADER + "\n")
     monkeypatch.chdir(tmp_path)
@@ -389,3 +462,9 @@ def test_the_examples_of_the_page_run_as_they_stand(tmp_path, monkeypatch, capsy
     exec(compile(use, "docs/envs/inventory.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 60 and re.fullmatch(r"59 \{'item0': \d+, 'item1': \d+, 'item2': \d+\}", lines[59])
+    few = {"steps": 400, "copies": 4, "agent.horizon": 50, "agent.minibatch": 100, "eval.episodes": 1}
+    rlgan.run(agent="ppo", env="inventory-multi", dir="runs/multi", **few)
+    capsys.readouterr()
+    exec(compile(score, "docs/envs/inventory.md", "exec"), {})
+    mean, error = (float(number.replace(",", "")) for number in capsys.readouterr().out.split(" +- "))
+    assert -1e6 < mean < 437_600 and 0 < error < 20_000

@@ -181,6 +181,11 @@ def test_files_that_hold_no_lines_are_one_sentence(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=rf"gone.txt cannot be read: No such .*, looked for in {tmp_path}$"):
         make(LinesConfig(), "gone.txt")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UsageError, match=r"data=lines:~/gone.txt cannot be read: No such file or directory$"):
+        make(LinesConfig(), "~/gone.txt")
+    (tmp_path / "two.txt").write_text("a b\nb a\n")
+    assert make(LinesConfig(), "~/two.txt").real.shape == (1, 2)
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\x00a")
     with pytest.raises(UsageError, match="is not UTF-8: save it as UTF-8 text"):
         make(LinesConfig(), str(tmp_path / "bad.txt"))
@@ -193,6 +198,11 @@ def test_a_run_on_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "NLL_test" in capsys.readouterr().err
     assert main(["sample", str(folder), "n=5", "prefix=the ox"]) == 0
     assert all(line.startswith("the ox") for line in capsys.readouterr().out.splitlines())
+    for out in (tmp_path, tmp_path / "..", folder / "checkpoints"):
+        assert main(["sample", str(folder), f"out={out}"]) == 2
+        said = capsys.readouterr().err
+        assert said.endswith(f"out={out} is a folder: write out={out}/samples.txt\n") and said.count("\n") == 1
+    assert not list(folder.glob("checkpoints.*"))
     assert main(["sample", str(folder), "prefix=the ox, don't"]) == 2
     assert "'ox,' is none of the 7 tokens" in capsys.readouterr().err
     assert main(["eval", str(folder)]) == 0

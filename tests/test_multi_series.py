@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rlgan.cli.main import main
+from rlgan.errors import UsageError
 from rlgan_envs import multi_series
 
 HEADER = "date,sku,demand,price,cost,lead_time"
@@ -45,6 +46,22 @@ FAULTS = {
     "no row": ([], "has no rows of demand"),
     "a word as a price": (["2025-01-01,tea,3,five,2,1"], "column price: 'five' is no number; write one in each row\n"),
     "too much": (["2025-01-01,tea,1e12,5,2,1"], "column demand: 1e12 is more than 16,777,216; write larger units"),
+    "a decimal comma": (
+        [GOOD[0], '2025-01-02,tea,4,"4,50",2,1'],
+        "row 3, column price: '4,50' is no number; write a point",
+    ),
+    "a comma of thousands": (
+        ['2025-01-01,tea,"1,200",5,2,1'],
+        "row 2, column demand: '1,200' is no number; write a point",
+    ),
+    "a currency": (
+        ["2025-01-01,tea,3,$4.50,2,1"],
+        "'$4.50' is no number; write a point for decimals, as in 1234.5, and no",
+    ),
+    "bare decimal commas": (
+        ["2025-01-01,tea,3,4,50,2,80,1"],
+        "row 2: it has 8 cells and the first row 6; write one cell for each column, and write a point for decimals",
+    ),
     "other days": ([*GOOD, "2025-01-01,jam,3,5,2,1"], "'jam' has the days 2025-01-01 to 2025-01-01 and 'tea'"),
     "too short": (GOOD, "has 3 days, and an episode of env.max_steps=100 does not fit"),
 }
@@ -69,6 +86,8 @@ def test_faults_of_a_file_are_one_sentence(fault, tmp_path, capsys):
         (b"date,sku,demand,price,cost,lead_time,demand\n", "row 1: demand stands twice; name each column once"),
         (b"\xff\xfe\x00", "cannot be read"),
         (None, "cannot be read: No such file or directory; write the path of a CSV file"),
+        (HEADER.replace(",", ";").encode(), "row 1: cells are separated by ';'; write commas between them"),
+        (HEADER.replace(",", "\t").encode(), "row 1: cells are separated by tabs; write commas between them"),
         (f"{HEADER},promotions\n".encode(), "row 1: column promotions would not be read; did you mean promotion?"),
         (f"{HEADER},volume\n2025-01-01,tea,3,5,2,1,0\n".encode(), "row 2, column volume: 0 is no room"),
         (f"{HEADER},promotion\n2025-01-01,tea,3,5,2,1,2\n".encode(), "row 2, column promotion: 2 is neither 0 nor 1"),
@@ -82,3 +101,16 @@ def test_files_that_are_none_are_one_sentence(content, sentence, tmp_path, capsy
     assert main(words) == 2
     said = capsys.readouterr().err
     assert sentence in said and str(path) in said and said.count("\n") == 1
+
+
+def test_a_file_is_looked_for_where_the_command_runs_or_at_home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=rf"No such file or directory, looked for in {tmp_path}, where the") as gone:
+        multi_series.read("demand.csv", 100)
+    assert gone.value.__suppress_context__, "one traceback where a program reads it"
+    (tmp_path / "demand.csv").write_text("\n".join([HEADER, *GOOD]) + "\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir("/")
+    assert multi_series.read("~/demand.csv", 100).names == ("tea",)
+    with pytest.raises(UsageError, match=r"env.csv=~/gone.csv cannot be read: No such file or directory; write"):
+        multi_series.read("~/gone.csv", 100)

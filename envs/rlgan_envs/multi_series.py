@@ -28,6 +28,9 @@ FIXED = ("price", "cost", "lead_time", "volume")
 """Columns that are the same on all days of an item."""
 MOST = 1 << 24
 """Largest number of a file: up to it float32 holds every whole number."""
+MARKS = {";": "';'", "\t": "tabs"}
+"""What spreadsheets write between cells in place of a comma."""
+PLAIN = "write a point for decimals, as in 1234.5, and no thousands separators or currency signs"
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ def read(path: str, most: int) -> Series:
     """Demand of a CSV file with the columns ``NEEDED`` and, if wanted, ``volume`` (else 1) and ``promotion`` (else 0).
 
     Args:
-        path: Of the file; one row for each day and item, each item's days in order, all items on the same days.
+        path: Of the file; one row for each day and item, each item's days in order, all items on the same days. ``~``
+            is the home folder, and a relative path is meant from the current one.
         most: Lead times are below this.
 
     Raises:
@@ -143,9 +147,11 @@ def read(path: str, most: int) -> Series:
 def _rows(path: str) -> Iterator[tuple[int, dict[str, str]]]:
     """The number of each row, as an editor shows it, and its cells by column."""
     try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+        with Path(path).expanduser().open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
             header = [cell.strip().lower() for cell in next(reader, [])]
+            if len(header) == 1 and (between := next((name for mark, name in MARKS.items() if mark in header[0]), "")):
+                raise UsageError(f"{path}, row 1: cells are separated by {between}; write commas between them")
             missing = [column for column in NEEDED if column not in header]
             if missing:
                 raise UsageError(
@@ -161,14 +167,17 @@ def _rows(path: str) -> Iterator[tuple[int, dict[str, str]]]:
                 if not cells:
                     continue
                 if len(cells) != len(header):
+                    points = f", and {PLAIN}" if len(cells) > len(header) else ""
                     raise UsageError(
                         f"{path}, row {reader.line_num}: it has {len(cells)} cells and the first row {len(header)}; "
-                        "write one cell for each column"
+                        f"write one cell for each column{points}"
                     )
                 yield reader.line_num, {c: cell.strip() for c, cell in zip(header, cells, strict=True)}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, RuntimeError, UnicodeDecodeError, csv.Error) as error:
         said = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"env.csv={path} cannot be read: {said}; write the path of a CSV file in UTF-8") from error
+        if isinstance(error, OSError) and not Path(path).expanduser().is_absolute():
+            said += f", looked for in {Path.cwd()}, where the command runs"
+        raise UsageError(f"env.csv={path} cannot be read: {said}; write the path of a CSV file in UTF-8") from None
 
 
 def _day(path: str, row: int, text: str) -> date:
@@ -185,7 +194,9 @@ def _number(path: str, row: int, column: str, text: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         hint = ", 0 where nothing was asked for" if column == "demand" else ""
-        _wrong(path, row, column, f"'{text}' is no number; write one in each row{hint}")
+        # with a digit in it, a number was meant
+        right = PLAIN if any(map(str.isdigit, text)) else f"write one in each row{hint}"
+        _wrong(path, row, column, f"'{text}' is no number; {right}")
     if value > MOST:
         _wrong(path, row, column, f"{text} is more than {MOST:,}; write larger units")
     return value

@@ -20,6 +20,8 @@ GRID = (0.0, 0.16, 0.33, *(x / 20 for x in range(8, 13)), 0.66, 0.83)
 GRID += tuple(round(whole + part, 2) for whole in (1, 2, 3) for part in (0, 0.16, 0.33, 0.5, 0.66, 0.83))
 GRID += (4.0, 5.0, 6.0, 7.0, 9.0, 12.0)
 """MABIM's 34 orders, in days of mean demand."""
+DAYS_OF_ROOM = 5
+"""Of mean demand: what is suggested where the usual room is too small."""
 TOTALS = ("demand", "order", "periods", "demanded", "short", "lines", "excess", "odd")
 
 
@@ -97,7 +99,7 @@ class MultiStore:
         learned = "all" if config.days == "all" else "train"
         self.train = self._starts(learned, *parts[learned])
         """First and last day on which an episode of those days may begin that rules are tuned on."""
-        self.capacity = config.capacity or 100.0 * self.items
+        self.capacity = config.capacity or self._usual_room()
         if (largest := float(s.volume.max())) > self.capacity:
             raise UsageError(
                 f"env=inventory-multi: a unit of '{s.names[int(s.volume.argmax())]}' takes {largest:g} of the store's "
@@ -131,6 +133,17 @@ class MultiStore:
                 f"env.test_share (now {c.test_share:g}) or env.days=all, or give more days"
             )
         return first, end - c.max_steps
+
+    def _usual_room(self) -> float:
+        """Room for 100 units of volume of each item. UsageError: not even a mean day's demand fits in."""
+        room = 100.0 * self.items
+        if (daily := float((self.series.demand[: self.cut].mean(0) * self.series.volume).sum())) > room:
+            raise UsageError(
+                f"env=inventory-multi: a mean day's demand takes {daily:,.0f} units of volume, and the store has room "
+                f"for {room:,.0f}, 100 for each item; write env.capacity=..., such as the room of "
+                f"{DAYS_OF_ROOM} days' demand, env.capacity={float(f'{DAYS_OF_ROOM * daily:.2g}'):.0f}"
+            )
+        return room
 
     def opening(self, day: Tensor) -> State:
         """The state in which episodes begin on the days (n,)."""

@@ -1,11 +1,14 @@
-"""The chart of one store, period by period: stock, what is on order, demand, orders."""
+"""The chart of one store, period by period: stock, what is on order, orders, demand, and how much was not met."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from rlgan.report import record
 
 HEIGHT, WIDTH, LEFT, RIGHT = 480, 720, 56, 16
 TOP, MIDDLE, BOTTOM = 64, 300, 448
@@ -14,15 +17,16 @@ PERIODS = 60
 """Periods that are shown at once."""
 PAPER, INK, FAINT, GRID = (250, 250, 248), (40, 44, 52), (120, 125, 133), (226, 229, 233)
 STOCK, UNDER_WAY, SHORT, ORDER, DEMAND = (66, 133, 190), (178, 208, 230), (214, 69, 65), (240, 160, 60), (60, 64, 72)
+LEGEND = (("stock", STOCK), ("under way", UNDER_WAY), ("order", ORDER), ("demand", DEMAND), ("not met", SHORT))
 
 
 class Period(NamedTuple):
-    """What one period shows, in units."""
+    """What one period shows, in units, in the order of the legend."""
 
     stock: float
     under_way: float
-    demand: float
     order: float
+    demand: float
     short: float
 
 
@@ -41,7 +45,7 @@ class Chart:
             self.seen.clear()
         if time != self.time:
             missed = short - self.short if self.seen else 0.0
-            self.seen.append(Period(stock, sum(orders), state["demand"], state["order"], missed))
+            self.seen.append(Period(stock, sum(orders), state["order"], state["demand"], missed))
         self.time, self.short = time, short
         return self._picture()
 
@@ -59,7 +63,7 @@ class Chart:
             for value in {low, 0.0, high}:
                 y = round(bottom - (value - low) / (high - low) * (bottom - top))
                 cv2.line(frame, (LEFT, y), (WIDTH - RIGHT, y), FAINT if value == 0 else GRID, 1)
-                text(f"{value:g}", 8, y + 5, FAINT)
+                text(_said(value), 4, y + 5, FAINT, 0.4)
             return lambda value: round(bottom - (value - low) / (high - low) * (bottom - top))
 
         def bar(k: int, scale: Any, start: float, end: float, colour: tuple[int, int, int], inset: float = 1) -> None:
@@ -78,20 +82,28 @@ class Chart:
                 bar(k, above, 0, p.stock, STOCK if p.stock > 0 else SHORT)
             if p.order:
                 bar(k, below, 0, p.order, ORDER)
-            centre = (round(LEFT + (k + 0.5) * width), below(p.demand))
-            cv2.circle(frame, centre, 3, SHORT if p.short else DEMAND, -1, **style)
-        now, words = seen[-1], (("stock", STOCK), ("under way", UNDER_WAY), ("order", ORDER), ("demand", DEMAND))
-        values = (now.stock, now.under_way, now.order, now.demand)
-        for k, ((word, colour), value) in enumerate(zip((*words,), values, strict=True)):
-            x = LEFT + 150 * k
-            cv2.rectangle(frame, (x, 22), (x + 14, 36), colour, -1)
-            text(f"{word} {value:g}", x + 22, 34, INK, 0.5)
-        text("not met", WIDTH - RIGHT - 66, 34, SHORT, 0.5)
+            if p.short:
+                bar(k, below, max(p.demand - p.short, 0), p.demand, SHORT, 3.5)
+            cv2.circle(frame, (round(LEFT + (k + 0.5) * width), below(p.demand)), 3, DEMAND, -1, **style)
+        x = LEFT
+        for (word, colour), value in zip(LEGEND, seen[-1], strict=True):
+            if word == "demand":
+                cv2.circle(frame, (x + 5, 29), 3, colour, -1, **style)
+            else:
+                cv2.rectangle(frame, (x, 24), (x + 10, 34), colour, -1)
+            text(f"{word} {_said(value)}", x + 16, 34, INK)
+            (length, _), _ = cv2.getTextSize(f"{word} 88.8M", cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)
+            x += 16 + length + 14
         text(f"period {self.time:g}", LEFT, HEIGHT - 10, FAINT)
         return frame
 
 
 def _round(value: float) -> float:
     """A little more than ``value``, on a grid that rarely changes."""
-    step = 5 if value < 40 else 20
+    step = 5 if value < 40 else max(20, 10 ** math.floor(math.log10(value)) / 5)
     return step * (value // step + 1)
+
+
+def _said(value: float) -> str:
+    """Units in few letters: ``12``, ``275k``, ``-1.54M``."""
+    return "-" * (value < 0) + record.short(abs(value))

@@ -40,16 +40,19 @@ class LinesConfig:
 def make(config: LinesConfig, argument: str) -> DataSet:
     """Read the lines of a file, (M, L). Lines without a token are left out.
 
+    ``~`` at the start of its path is the home folder.
+
     Raises:
         UsageError: it cannot be read, has less than two lines, or a line that is too long.
     """
     noun = "words" if config.level == "word" else "characters"
     try:
-        content = Path(argument).read_bytes()
+        content = Path(argument).expanduser().read_bytes()
         text = content.decode("utf-8-sig")
-    except OSError as error:
-        where = "" if Path(argument).is_absolute() else f", looked for in {Path.cwd()}"
-        raise UsageError(f"data=lines:{argument} cannot be read: {error.strerror or error}{where}") from error
+    except (OSError, RuntimeError) as error:
+        where = "" if Path(argument).is_absolute() or argument.startswith("~") else f", looked for in {Path.cwd()}"
+        said = getattr(error, "strerror", None) or error
+        raise UsageError(f"data=lines:{argument} cannot be read: {said}{where}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"data=lines:{argument} is not UTF-8: save it as UTF-8 text") from error
     numbered = enumerate((line.split() if config.level == "word" else list(line) for line in text.splitlines()), 1)

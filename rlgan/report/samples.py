@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from rlgan.errors import RlganError
+from rlgan.errors import RlganError, UsageError
 from rlgan.report import grid
 from rlgan.tokens import Tokens
 
@@ -15,9 +15,13 @@ def save(samples: Tensor, tokens: Tokens | None, path: Path) -> Path:
     """Write samples (n, ...) and return the path; where it has no suffix, ``.png`` or ``.txt`` is added.
 
     Raises:
+        UsageError: the path is that of a folder.
         RlganError: the file cannot be written.
     """
-    path = path if path.suffix else path.with_suffix(".txt" if tokens else ".png")
+    suffix = ".txt" if tokens else ".png"
+    if path.is_dir():
+        raise UsageError(f"out={path} is a folder: write out={path / f'samples{suffix}'}")
+    path = path if path.suffix else path.with_suffix(suffix)
     if tokens is None:
         grid.save(path, samples.cpu().numpy())
         return path
