@@ -46,7 +46,7 @@ class Lesson:
 
 
 DQN = "agent=dqn env=cartpole steps=20000 agent.double=false agent.lr_end=1 agent.updates=2 agent.hidden=[64,64]"
-DQN += " agent.batch_size=16"
+DQN += " agent.batch_size=16 agent.n_step=1"
 WALK = (
     "env=frozenlake preset=none steps=64000 agent.lr=0.2 agent.epsilon_end=1 checkpoint.every=2000 checkpoint.keep=100"
 )
@@ -101,7 +101,7 @@ LESSONS = {
         },
         ("return_mean",),
         course_figures.families,
-        seeds=3,
+        seeds=10,
     ),
 }
 

@@ -1,9 +1,9 @@
 """Each flag of DQN alone, and all at once, on cart-pole: python benchmarks/dqn_ablation.py --seeds 0 1 2
 
-Every row is `rlgan run agent=dqn env=cartpole` with a process of its own: the preset `cartpole` without double targets,
-then the same with one flag; last the preset `rainbow`, and that without one flag each. Prints a table of the last
-evaluation of each seed, of the step at which an evaluation first passed 475, and of seconds; `--save` puts the raw
-numbers into docs/results/dqn_ablation.json.
+Every row is `rlgan run agent=dqn env=cartpole` with a process of its own: the preset `cartpole` with one-step targets
+that are not double, then the same with one flag; last the preset `rainbow`, and that without one flag each. Prints a
+table of the last evaluation of each seed, of the step at which an evaluation first passed 475, and of seconds; `--save`
+puts the raw numbers into docs/results/dqn_ablation.json.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ import machine
 
 from rlgan.report.record import read
 
-PLAIN = "agent.double=false"
+PLAIN = "agent.double=false agent.n_step=1"
 ROWS = {
     "plain": PLAIN,
-    "double": "",
-    "n-step 3": f"{PLAIN} agent.n_step=3",
+    "double": "agent.n_step=1",
+    "n-step 3": "agent.double=false",
     "dueling": f"{PLAIN} agent.dueling=true",
     "prioritised": f"{PLAIN} agent.prioritised=true",
     "noisy": f"{PLAIN} agent.noisy=true agent.epsilon_start=0 agent.epsilon_end=0",
     "c51": f"{PLAIN} agent.head=c51 agent.v_min=0 agent.v_max=100",
     "qr": f"{PLAIN} agent.head=qr",
     "rainbow": "preset=rainbow",
-    "rainbow, not double": f"preset=rainbow {PLAIN}",
+    "rainbow, not double": "preset=rainbow agent.double=false",
     "rainbow, 1 step": "preset=rainbow agent.n_step=1",
     "rainbow, not dueling": "preset=rainbow agent.dueling=false",
     "rainbow, uniform": "preset=rainbow agent.prioritised=false",

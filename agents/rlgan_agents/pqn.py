@@ -128,7 +128,7 @@ def refuses(observation: Space, action: Space) -> str | None:
 
 
 CARTPOLE = {
-    "steps": 150_000,
+    "steps": 300_000,
     "copies": 64,
     "agent.lr": 2e-3,
     "agent.lr_end": 0.0,
