@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ TEXT = st.text(max_size=8) | st.text("ab'\"[],. =@0", max_size=8) | st.sampled_f
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 HINTS: dict[Any, st.SearchStrategy[Any]] = {
     bool: st.booleans(),
-    int: st.integers(-(10**30), 10**30),
+    int: st.integers(1 - 2**63, 2**63 - 1),
     float: NUMBERS,
     str: TEXT,
     Path: TEXT.filter(bool).map(Path),
@@ -41,6 +41,7 @@ HINTS: dict[Any, st.SearchStrategy[Any]] = {
     Literal["huber", "mse"]: st.sampled_from(["huber", "mse"]),
     Literal[1, 2]: st.sampled_from([1, 2]),
     tuple[int, ...]: st.lists(st.integers(), max_size=4).map(tuple),
+    tuple[Annotated[int, Gt(0)], ...]: st.lists(st.integers(1), max_size=4).map(tuple),
     tuple[str, ...]: st.lists(TEXT, max_size=4).map(tuple),
     tuple[float, float]: st.tuples(NUMBERS, NUMBERS),
     tuple[tuple[str, ...], ...]: st.lists(st.lists(TEXT, max_size=2).map(tuple), max_size=3).map(tuple),
