@@ -127,7 +127,14 @@ CLIFF = {
     "agent.epsilon_start": 0.1,
     "agent.epsilon_end": 0.1,
 }
-TAXI = {"steps": 400_000, "copies": 16, "agent.lr": 0.5, "agent.epsilon_steps": 200_000, "eval.episodes": 100}
+TAXI = {
+    "steps": 400_000,
+    "copies": 16,
+    "agent.lr": 0.5,
+    "agent.lr_end": 0.02,
+    "agent.epsilon_steps": 200_000,
+    "eval.episodes": 100,
+}
 
 
 @hookimpl
