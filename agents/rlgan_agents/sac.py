@@ -222,7 +222,7 @@ def rlgan_specs() -> Iterable[AgentSpec]:
         refuses,
         presets=(
             Preset("pendulum", "pendulum", PENDULUM, True, "random play scores -1232; RL-Zoo reaches -157"),
-            Preset("cartpole", "cartpole", CARTPOLE, True, "random play scores 22; six seeds of ten end at 475 or more"),
+            Preset("cartpole", "cartpole", CARTPOLE, True, "random play scores 22; 6 seeds of 10 end at 475 or more"),
             Preset("halfcheetah", "gym:HalfCheetah-v5", HALFCHEETAH, True, "RL-Zoo's settings, which reach 9535 on v3"),
             Preset("reacher", "gym:Reacher-v5", REACHER, True, "as halfcheetah; Tianshou reaches -2.6 in 1M steps"),
             Preset(
