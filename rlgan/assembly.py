@@ -18,7 +18,7 @@ from rlgan.core import seeding
 from rlgan.core.capture import Captured
 from rlgan.core.protocols import DataSet, Spaces
 from rlgan.core.vec import VecEnv, called
-from rlgan.errors import PluginError, RlganError, UsageError
+from rlgan.errors import PluginError, UsageError, guarded
 from rlgan.nn.normalise import Normaliser, scales
 from rlgan.nn.torsos import BOARD
 from rlgan.registry import Registry
@@ -110,14 +110,10 @@ def build_data(run: Run) -> DataSet:
     Raises:
         PluginError: it cannot be loaded, or its samples are not sound.
     """
-    part = run.world
-    try:
-        data = part.spec.factory(part.config, *[part.argument] * part.spec.family)
-    except RlganError:
-        raise
-    except Exception as error:
-        raise PluginError(f"data set {part.name} raised {type(error).__name__} when it was loaded: {error}") from error
-    check_samples(data, f"data set {part.name}")
+    part, who = run.world, f"data set {run.world.name}"
+    arguments = [part.argument] * part.spec.family
+    data = guarded(PluginError, who, "when it was loaded", part.spec.factory, part.config, *arguments)
+    check_samples(data, who)
     return data
 
 

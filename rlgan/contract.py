@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 from rlgan.core.protocols import DataSet, Env
 from rlgan.core.rows import about, blank
 from rlgan.core.vec import STUCK, called, choices, mask_width
-from rlgan.errors import EnvError, PluginError, RlganError
+from rlgan.errors import EnvError, PluginError, guarded
 
 
 def check_rows(env: Env, n: int, device: torch.device, name: str) -> None:
@@ -79,15 +78,16 @@ def check_agent(agent: Any, spaces: tuple[Space, Space], n: int, device: torch.d
     for name in ("carry", "act", "phases", "state_dict", "load_state_dict"):
         if not callable(getattr(agent, name, None)):
             raise PluginError(f"{who} has no {name}(): every agent must have it")
-    phases = _asked(who, "phases", agent.phases)
+    phases = guarded(PluginError, who, "in its phases", agent.phases)
     if not isinstance(phases, list):
         raise PluginError(f"{who} returned {about(phases)} from phases; it must be a list of Phase, which may be empty")
-    _asked(who, "state_dict", agent.state_dict)
+    guarded(PluginError, who, "in its state_dict", agent.state_dict)
     obs, step = sample(spaces[0], n, 0, device), torch.zeros((), dtype=torch.int64, device=device)
     if isinstance(obs, dict) and "action_mask" in obs:
         obs["action_mask"].fill_(1)  # a drawn one may forbid every action
+    carry = guarded(PluginError, who, "in its carry", agent.carry, n)
     with torch.no_grad():
-        given = _asked(who, "act", agent.act, obs, _asked(who, "carry", agent.carry, n), step, True)
+        given = guarded(PluginError, who, "in its act", agent.act, obs, carry, step, True)
     if not isinstance(given, tuple) or len(given) != 2:
         raise PluginError(f"{who} returned {about(given)} from act; it must be (a dict with 'action', the next carry)")
     out, _ = given
@@ -101,16 +101,6 @@ def check_agent(agent: Any, spaces: tuple[Space, Space], n: int, device: torch.d
         raise PluginError(f"{who} returned actions as {about(action)}; they must be {about(like)}")
     if fault := outside(spaces[1], action):
         raise PluginError(f"{who} gives an action that {fault}")
-
-
-def _asked(who: str, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a method that an agent's author wrote. PluginError says what it raised."""
-    try:
-        return function(*arguments)
-    except RlganError:
-        raise
-    except Exception as error:
-        raise PluginError(f"{who} raised {type(error).__name__} in its {name}: {error}") from error
 
 
 def sample(space: Space, n: int, seed: int, device: torch.device) -> Any:
@@ -177,7 +167,7 @@ def _bounds(space: Space) -> tuple[Any, Any]:
         return space.start, space.start + space.nvec - 1
     if isinstance(space, MultiBinary):
         return 0, 1
-    assert isinstance(space, Box), f"the kit knows no space {space}"
+    assert isinstance(space, Box), f"no bounds are known of {space}"
     return space.low, space.high
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 
 class RlganError(Exception):
@@ -37,6 +39,16 @@ class NonFiniteError(RlganError):
     """A loss, metric or parameter became NaN or infinite."""
 
     exit_code = 5
+
+
+def guarded(kind: type[RlganError], who: str, when: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call what a plugin's author wrote; what it raises becomes one sentence of a kind: ``who`` raised it ``when``."""
+    try:
+        return function(*arguments)
+    except RlganError:
+        raise
+    except Exception as error:
+        raise kind(f"{who} raised {type(error).__name__} {when}: {error}") from error
 
 
 def divisor_near(number: int, size: int) -> int:

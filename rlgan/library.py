@@ -24,6 +24,7 @@ from rlgan.report import record
 from rlgan.runconfig import flat
 from rlgan.simulators.host import HostVecEnv
 from rlgan.specs import EnvSpec
+from rlgan.store import checkpoint
 
 NEVER = 1e9
 """Seconds: a program that makes its own envs is not ended when one hangs."""
@@ -68,7 +69,8 @@ def run(*words: str, **settings: Any) -> Finished:
     result = {key: value for key, value in row.items() if key not in ("kind", "time")}
     if "env" in asked.parts:
         scale = session.normalised(asked, row["return_mean"])
-        result |= {"normalised": scale, "protocol": session.protocol(asked)}
+        played = checkpoint.newest(folder / "checkpoints", segments=False).tree["stream"]["env"]
+        result |= {"normalised": scale, "protocol": session.protocol(asked, played.get("protocol", ""))}
     return Finished(folder, result)
 
 

@@ -103,10 +103,11 @@ def evaluate(
 
         episodes = episodes or run.config.eval.episodes
         row = _play(run, learner, found.normaliser, episodes, seed, device, keep if demos_path else None)
+    fingerprint = protocol(run, getattr(env, "protocol", ""))
     if demos_path:
-        about = {"env": run.world.name, "protocol": protocol(run, env), "by": run.learner.name, **row}
+        about = {"env": run.world.name, "protocol": fingerprint, "by": run.learner.name, **row}
         demos.save(demos_path, torch.cat(seen["obs"]), torch.cat(seen["action"]), about)
-    return {**row, "normalised": normalised(run, row["return_mean"]), "protocol": protocol(run, env)}
+    return {**row, "normalised": normalised(run, row["return_mean"]), "protocol": fingerprint}
 
 
 def sample(
@@ -179,13 +180,13 @@ def _film(out: Path) -> Path:
     return out
 
 
-def protocol(run: Run, env: Any = None) -> str:
-    """The fingerprint that a score depends on: env settings and data, evaluation settings of the agent, versions."""
+def protocol(run: Run, data: str = "") -> str:
+    """The fingerprint that a score depends on: settings and ``data`` of the env, settings of evaluation, versions."""
     source = getattr(run.world.spec, "source", None)
     parts = [f"sha256={envfile.digest(source)[:12]}"] if source else []
     parts += [f"{key}={value}" for key, value in asdict(run.world.config).items() if key != "threads"]
     parts += [f"{key}={value}" for key, value in asdict(run.learner.config).items() if key.endswith("_eval")]
-    parts += [f"data:{data}"] if (data := getattr(env, "protocol", "")) else []
+    parts += [f"data:{data}"] if data else []
     found = rundir.versions(run)
     parts += [f"{name}={found[name]}" for name in ("gymnasium", "ale-py") if name in found]
     return " ".join([run.world.name, *parts])

@@ -1,6 +1,7 @@
 """The store with many items by hand and beside a literal one, its rules, its bound beside a linear programme."""
 
 import itertools
+import json
 import math
 import re
 from pathlib import Path
@@ -351,7 +352,11 @@ def test_a_run_is_not_judged_on_other_data(tmp_path, monkeypatch, capsys):
     written(tmp_path / "d.csv", demand, terms)
     own = {"env.csv": "d.csv", "env.max_steps": 10, "env.lookback": 5, "agent.rows": True, "agent.horizon": 10}
     words = {"copies": 4, "steps": 80, "eval.episodes": 2, "agent.minibatch": 20, "threads": 1, "dir": "x"}
-    rlgan.run(agent="ppo", env="inventory-multi", **own, **words)
+    finished = rlgan.run(agent="ppo", env="inventory-multi", **own, **words)
+    capsys.readouterr()
+    assert main(["eval", "x", "--json"]) == 0
+    judged = json.loads(capsys.readouterr().out)["protocol"]
+    assert "data:sha256=" in judged and finished.evaluation["protocol"] == judged
     as_it_was = multi_series.read("d.csv", 10).demand
     written(tmp_path / "d.csv", demand + 1, terms)
     capsys.readouterr()

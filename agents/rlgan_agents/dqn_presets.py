@@ -14,11 +14,11 @@ def rainbow(preset: dict[str, Any], low: float, high: float, sigma: float) -> di
     return preset | flags | quiet | {"agent.n_step": 3, "agent.head": "c51", "agent.v_min": low, "agent.v_max": high}
 
 
-STEADY = tuned(
+CLASSIC = tuned(
     50_000, 8, lr=1e-3, lr_end=0.0, train_every=8, updates=4, sync_every=1, tau=0.01, epsilon_steps=5_000, double=True
 )
 # with one step 6 of 20 seeds ended below 475, which they had passed before
-CARTPOLE = STEADY | {"agent.n_step": 3}
+CARTPOLE = CLASSIC | {"agent.n_step": 3}
 CARTPOLE_ZOO = tuned(
     steps=50_000,
     copies=64,
@@ -69,7 +69,7 @@ LUNARLANDER = tuned(
     epsilon_steps=12_000,
     hidden=(256, 256),
 )
-ACROBOT = STEADY | {"copies": 16, "agent.train_every": 16, "agent.updates": 8, "agent.hidden": (64, 64)}
+ACROBOT = CLASSIC | {"copies": 16, "agent.train_every": 16, "agent.updates": 8, "agent.hidden": (64, 64)}
 ATARI = tuned(
     10_000_000, 16, lr=1e-4, batch_size=32, train_every=4, epsilon_end=0.01, epsilon_eval=0.01, clip_reward=True
 )

@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 from rlgan.core.protocols import Env, Observation, State, Step
 from rlgan.core.rows import where
-from rlgan.errors import EnvError, RlganError
+from rlgan.errors import EnvError, guarded
 from rlgan.report.statistics import Statistics
 from rlgan.store.state import Saved
 from rlgan.watchdog import Watchdog
@@ -180,12 +180,7 @@ class VecEnv(Saved, VectorEnv):
 
 def called(name: str, when: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call what an env's author wrote. EnvError says what it raised, and ``when``."""
-    try:
-        return function(*arguments)
-    except RlganError:
-        raise
-    except Exception as error:
-        raise EnvError(f"env {name} raised {type(error).__name__} {when}: {error}") from error
+    return guarded(EnvError, f"env {name}", when, function, *arguments)
 
 
 def shown_space(env: Env) -> Space:
