@@ -2,23 +2,24 @@
 
 Every row is `rlgan run agent=dqn env=cartpole` with a process of its own: the preset `cartpole` with one-step targets
 that are not double, then the same with one flag; last the preset `rainbow`, and that without one flag each. Prints a
-table of the last evaluation of each seed, of the step at which an evaluation first passed 475, and of seconds; `--save`
-puts the raw numbers into docs/results/dqn_ablation.json.
+table of the last evaluations with the 95% interval of a bootstrap over seeds, of the step at which an evaluation first
+passed 475, and of seconds; `--save` puts the raw numbers into docs/results/dqn_ablation.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import shlex
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import machine
 
+from rlgan.bench.statistics import bootstrap, mean, number
 from rlgan.report.record import read
 
 PLAIN = "agent.double=false agent.n_step=1"
@@ -59,10 +60,11 @@ def measure(words: str, seed: int, steps: int) -> dict[str, Any]:
 
 
 def line(name: str, runs: list[dict[str, Any]]) -> str:
+    scores = bootstrap(mean, [[run["last"]] for run in runs])
     last = ", ".join(f"{run['last']:.0f}" for run in runs)
     reached = ", ".join("never" if run["reached"] is None else f"{run['reached']:,}" for run in runs)
-    mean, seconds = (statistics.fmean(run[key] for run in runs) for key in ("last", "seconds"))
-    return f"| {name} | {mean:.1f} | {last} | {reached} | {seconds:.0f} |"
+    seconds = fmean(run["seconds"] for run in runs)
+    return f"| {name} | {scores if len(runs) > 1 else number(scores.value)} | {last} | {reached} | {seconds:.0f} |"
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Gather runs of several seeds into one JSON file and one picture: python benchmarks/seeds.py NAME RUN_DIR...
 
-Writes docs/results/NAME.json (per seed: the record's returns over steps and the last evaluation's games), which
-`rlgan compare` reads, and NAME.png; prints the table.
+Writes docs/results/NAME.json (per seed: the settings, the record's returns over steps and the evaluations' games),
+which `rlgan compare` reads, and NAME.png; prints the table.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ def gather(folder: Path) -> dict:
         "agent": run.agent,
         "env": run.env,
         "seed": run.seed,
+        "problem": run.problem,
+        "settings": run.settings,
         "step": [row["step"] for row in trained],
         "return_mean": [row["return_mean"] for row in trained],
         "evaluations": [{k: row[k] for k in ("step", "return_mean", "return_std", "returns")} for row in evaluations],

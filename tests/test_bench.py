@@ -282,6 +282,19 @@ def test_where_settings_are_unknown_nothing_is_refused(runs: Path) -> None:
     assert len(results.table([Path("short"), Path("ours"), docs / "dqn-cartpole.json"])) == 3
 
 
+def test_files_of_results_that_keep_settings_are_told_apart_as_folders_are(runs: Path) -> None:
+    last = {"step": 9, "return_mean": 40.0, "return_std": 0.0, "returns": [40.0]}
+    kept = {"agent": "dqn", "env": "newsvendor", "problem": {"env.max_steps": 7}, "evaluations": [last]}
+    slow, fast = ({**kept, "seed": 0, "settings": {"agent.lr": lr}} for lr in (1e-4, 1e-3))
+    Path("kept.json").write_text(json.dumps([slow, fast]))
+    rows = results.table([Path("kept.json")])
+    assert [row.agent for row in rows] == ["dqn agent.lr=0.0001", "dqn agent.lr=0.001"]
+    assert results.read(Path("kept.json"))[0].normalised is None  # known scores are of other max_steps
+    make_run(Path("longer"), 0, 1.0, env="newsvendor", settings={"env.max_steps": 8})
+    with pytest.raises(UsageError, match=r"kept.json has env.max_steps=7 and longer has env.max_steps=8"):
+        results.table([Path("kept.json"), Path("longer")])
+
+
 def test_env_files_of_one_name_and_other_content_are_two_problems(runs: Path) -> None:
     for name, digest in {"a": "0" * 64, "b": "1" * 64}.items():
         folder = make_run(Path(f"shop/{name}"), 0, 1.0, env="./shop.py")
