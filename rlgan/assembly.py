@@ -7,19 +7,20 @@ import os
 import platform
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from gymnasium.spaces import Box, Space
 
 from rlgan import config
-from rlgan.contract import check_agent, check_rows, check_samples
+from rlgan.contract import check_agent, check_names, check_rows, check_samples
 from rlgan.core import seeding
 from rlgan.core.capture import Captured
 from rlgan.core.protocols import DataSet, Spaces
 from rlgan.core.vec import VecEnv, called
 from rlgan.errors import PluginError, UsageError, guarded
-from rlgan.nn.normalise import Normaliser, scales
+from rlgan.nn.normalise import Normaliser, scaled, scales
 from rlgan.nn.torsos import BOARD
 from rlgan.registry import Registry
 from rlgan.runconfig import Run, plain
@@ -73,6 +74,9 @@ def build_env(
 def build_agent(run: Run, env: Any, device: torch.device) -> Any:
     """Make the agent for the env's spaces, or say who could act there."""
     part, told = run.learner, spaces(run, env)
+    check_names(told.observation, run.world.name)
+    if run.config.normalise.obs:
+        told = replace(told, observation=scaled(told.observation))
     if part.spec.plans and told.model is None:
         having = ", ".join(config.envs_with_a_model(Registry()))
         raise UsageError(

@@ -14,6 +14,9 @@ from rlgan.core.protocols import DataSet, Env
 from rlgan.core.rows import about, blank
 from rlgan.core.vec import STUCK, called, choices, mask_width
 from rlgan.errors import EnvError, PluginError, guarded
+from rlgan.store.tree import is_name
+
+NAMES = "names are strings without '/' that do not begin with '$'"
 
 
 def check_rows(env: Env, n: int, device: torch.device, name: str) -> None:
@@ -33,6 +36,8 @@ def check_rows(env: Env, n: int, device: torch.device, name: str) -> None:
     if not isinstance(state, dict) or not state:
         raise EnvError(f"env {name} returned {about(state)} from reset; it must be a dict of tensors ({n}, ...)")
     for key, value in state.items():
+        if not is_name(key):
+            raise EnvError(f"env {name} has a state named {key!r}; {NAMES}")
         if not isinstance(value, Tensor) or value.shape[:1] != (n,) or value.device.type != device.type:
             said = f"the state's {key!r} as {about(value)} from reset"
             raise EnvError(f"env {name} returned {said}; it must be a tensor ({n}, ...) on {device.type}")
@@ -44,8 +49,7 @@ def check_rows(env: Env, n: int, device: torch.device, name: str) -> None:
         raise EnvError(f"env {name} returned {about(result)} from step; it must be (state, reward, terminated)")
     following, reward, terminated = result
     _compare(name, "the state", following, state, " from step")
-    floating = reward.dtype if isinstance(reward, Tensor) and reward.is_floating_point() else torch.float32
-    _compare(name, "the reward", reward, torch.empty(n, dtype=floating, device=device))
+    _compare(name, "the reward", reward, torch.empty(n, device=device))
     _compare(name, "terminated", terminated, torch.empty(n, dtype=torch.bool, device=device))
     _compare(name, "the observation", called(name, "in its observe", env.observe, following), shown)
     if hasattr(env, "action_mask"):
@@ -53,6 +57,15 @@ def check_rows(env: Env, n: int, device: torch.device, name: str) -> None:
         _compare(name, "the action mask", mask, torch.empty((n, width), dtype=torch.bool, device=device))
         if not bool(choices(mask, env.action_space).all()):
             raise EnvError(f"env {name} {STUCK}")
+
+
+def check_names(space: Space, name: str) -> None:
+    """EnvError where a part of observations has a name by which nothing can be saved."""
+    if isinstance(space, Dict):
+        for key, part in space.items():
+            if not is_name(key):
+                raise EnvError(f"env {name} shows a part named {key!r}; {NAMES}")
+            check_names(part, name)
 
 
 def _compare(name: str, what: str, value: Any, like: Any, where: str = "") -> None:

@@ -11,6 +11,7 @@ from gymnasium.spaces import Box, Dict, Discrete, Space
 from torch import Tensor
 
 from rlgan.core import seeding
+from rlgan.core.protocols import Observation
 from rlgan.core.rows import renewed
 from rlgan.errors import UsageError
 
@@ -61,9 +62,8 @@ class Policy:
         Raises:
             UsageError: the observation is none of the env's, or n changed while the agent remembers the past.
         """
-        batch, single = self._batch(obs)
+        batch, n, single = self._batch(obs, self.observation_space)
         batch = self._see(batch) if self._see else batch
-        n = len(next(iter(batch.values())) if isinstance(batch, dict) else batch)
         if self._carry is None:
             self._carry = self._agent.carry(n)
         elif n != self._n:
@@ -98,20 +98,19 @@ class Policy:
             raise UsageError(f"mask is {chosen.dtype} of {chosen.shape}; it must be bool of ({self._n},)")
         self._carry = renewed(self._carry, torch.from_numpy(chosen).to(self.device), self._agent.carry)
 
-    def _batch(self, obs: Any) -> tuple[Tensor | dict[str, Tensor], bool]:
-        """The observations as tensors ``(n, ...)``, and whether it was a single one without that dimension."""
-        if not isinstance(self.observation_space, Dict):
-            return self._tensor(obs, self.observation_space, "the observation")
-        if not isinstance(obs, Mapping) or obs.keys() != self.observation_space.keys():
+    def _batch(self, obs: Any, space: Space, what: str = "the observation") -> tuple[Observation, int, bool]:
+        """The observations as tensors ``(n, ...)``, n, and whether it was a single one without that dimension."""
+        if not isinstance(space, Dict):
+            tensor, single = self._tensor(obs, space, what)
+            return tensor, len(tensor), single
+        if not isinstance(obs, Mapping) or obs.keys() != space.keys():
             given = sorted(obs) if isinstance(obs, Mapping) else type(obs).__name__
-            raise UsageError(f"the observation is {given}; it must be a dict of {sorted(self.observation_space)}")
-        parts = {
-            key: self._tensor(obs[key], space, f"the observation's {key!r}")
-            for key, space in self.observation_space.items()
-        }
-        if len({(len(tensor), single) for tensor, single in parts.values()}) > 1:
+            raise UsageError(f"{what} is {given}; it must be a dict of {sorted(space)}")
+        parts = {key: self._batch(obs[key], part, f"{what}'s {key!r}") for key, part in space.items()}
+        if len({(n, single) for _, n, single in parts.values()}) > 1:
             raise UsageError("the parts of the observation are not equally many")
-        return {key: tensor for key, (tensor, _) in parts.items()}, next(single for _, single in parts.values())
+        _, n, single = next(iter(parts.values()))
+        return {key: batch for key, (batch, _, _) in parts.items()}, n, single
 
     def _tensor(self, value: Any, space: Space, what: str) -> tuple[Tensor, bool]:
         array, shape, dtype = np.asarray(value), space.shape or (), np.dtype(space.dtype)

@@ -40,7 +40,7 @@ class SampleSource(Saved):
         self.update = capture(phase.update, mode)
         self.batch: Batch | None = None
         """The last one."""
-        self.order = torch.zeros(count, dtype=torch.int64, device=stream.device)
+        self.order = torch.arange(count, device=stream.device)
         self.place = count
         """Where in the order the next batch begins."""
 
@@ -63,13 +63,15 @@ class SampleSource(Saved):
 
     def _renew(self) -> None:
         """Begin another pass."""
-        spec, self.place = self.spec, 0
+        spec = self.spec
         if self.passes == 0:
             if spec.against:
                 self.made.copy_(spec.against(len(self.made)))
             rank = torch.rand(len(self.order), device=self.stream.device)
-            self.order = rank.argsort() if spec.shuffle else torch.arange(len(rank), device=rank.device)
+            # unshuffled, what was left for no whole batch comes first, or it would be left out of every pass
+            self.order = rank.argsort() if spec.shuffle else self.order.roll(-self.place)
             self.passes = spec.passes
+        self.place = 0
         self.passes -= 1
 
     def learn(self) -> dict[str, Tensor]:

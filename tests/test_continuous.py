@@ -222,6 +222,14 @@ def test_alpha_rises_when_entropy_is_too_low(monkeypatch):
         assert (float(torch.autograd.grad(loss, log_alpha)[0]) < 0) == rises
 
 
+def test_rows_that_do_not_count_leave_the_temperature_alone(monkeypatch):
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    log_alpha = torch.tensor(0.3, requires_grad=True)
+    nets = Constant(HALF, -1.0), linear(*CRITICS), linear(*TARGETS)
+    loss, _ = sac.sac_loss(*nets, log_alpha, batch(weight=torch.zeros(2)), 1.0, numbered=False)
+    assert float(loss.detach()) == 0 and float(torch.autograd.grad(loss, log_alpha)[0]) == 0
+
+
 def test_discrete_sac_is_exact_in_closed_form():
     actor = Constant(0.0, math.log(3.0))  # probabilities 1/4 and 3/4
     flat = [[0.0, 0.0]]

@@ -158,6 +158,21 @@ def test_nature_cnn_divides_by_255_once():
     assert sum(p.numel() for p in net.parameters()) == 1_687_206
 
 
+def test_images_are_scaled_by_their_bounds():
+    x = torch.randint(256, (3, 4, 84, 84), dtype=torch.uint8)
+    spaces = [
+        (Box(0, 255, (4, 84, 84), np.uint8), x),
+        (Box(0.0, 1.0, (4, 84, 84), np.float32), x / 255),
+        (Box(-np.inf, np.inf, (4, 84, 84), np.float32), x / 255),
+    ]
+    out = []
+    for space, images in spaces:
+        torch.manual_seed(0)
+        out.append(value_network(space, 6, (8,), "float32", torch.device("cpu"))(images))
+    torch.testing.assert_close(out[1], out[0])
+    assert torch.equal(out[2], out[1])
+
+
 def test_planes_cnn_sees_every_3_by_3_cells():
     net = PlanesCNN((2, 4, 5), 1)
     for p in net.parameters():

@@ -172,3 +172,62 @@ def test_a_copy_that_was_changed_is_not_run(command: str, run: Path, capsys: pyt
     (run / "env.py").unlink()
     assert main([command, str(run)]) == 2
     assert f"{run} has lost the env file of its run" in capsys.readouterr().err
+
+
+NARROW = """
+import numpy as np
+import torch
+from gymnasium.spaces import Discrete
+
+class Walk:
+    observation_space, action_space, max_steps = Discrete(4, dtype=np.int32), Discrete(2, dtype=np.int32), 9
+
+    def __init__(self, config, device, dtype):
+        self.device = device
+
+    def reset(self, n, rng):
+        return {"place": torch.zeros(n, dtype=torch.int32, device=self.device)}
+
+    def observe(self, state):
+        return state["place"]
+
+    def step(self, state, action, rng):
+        place = (state["place"] + action).clamp(max=3).int()
+        return {"place": place}, place.float(), place >= 3
+"""
+VECTOR = (
+    NARROW.replace("Discrete(4, dtype=np.int32)", "Box(0.0, 4.0, (), np.float32)")
+    .replace("import Discrete", "import Box, Discrete")
+    .replace('return state["place"]', 'return state["place"].float()')
+)
+
+
+@pytest.mark.parametrize("agent", ["ppo agent.horizon=16 agent.minibatch=16", "q-learning"])
+def test_spaces_of_narrow_numbers(agent: str) -> None:
+    Path("e.py").write_text(NARROW)
+    words = shlex.split(f"agent={agent} env=./e.py steps=200 copies=4 preset=none dir=run")
+    assert main(["run", *words]) == 0
+
+
+@pytest.mark.parametrize("agent", ["dqn", "sac", "ppo", "pqn"])
+def test_a_single_number_and_narrow_actions_are_learned_from_and_resumed(agent: str) -> None:
+    Path("e.py").write_text(VECTOR)
+    more = {"dqn": "agent.hidden=[8]", "sac": "agent.hidden=[8] agent.batch_size=8"}.get(
+        agent, "agent.horizon=16 agent.minibatch=16"
+    )
+    learned = "agent.learning_starts=50" if agent in ("dqn", "sac") else ""
+    words = shlex.split(f"agent={agent} env=./e.py steps=200 copies=4 preset=none checkpoint.every=100 dir=run {more} {learned}")
+    assert main(["run", *words]) == 0
+    shutil.rmtree(max(Path("run/checkpoints").glob("step_*")))
+    assert main(["resume", "run"]) == 0
+
+
+def test_parts_whose_names_cannot_be_saved_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    parts = VECTOR.replace("Box(0.0, 4.0, (), np.float32)", 'Dict({"a/b": Box(0.0, 4.0, (), np.float32)})')
+    parts = parts.replace("import Box", "import Dict, Box").replace(
+        'return state["place"].float()', 'return {"a/b": state["place"].float()}'
+    )
+    Path("e.py").write_text(parts)
+    assert main(["run", *shlex.split("agent=ppo env=./e.py steps=200 preset=none dir=run")]) != 0
+    said = "env ./e.py shows a part named 'a/b'; names are strings without '/' that do not begin with '$'"
+    assert said in capsys.readouterr().err

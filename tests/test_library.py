@@ -338,6 +338,25 @@ def test_observations_of_several_parts() -> None:
         policy({**parts, "obs": parts["obs"][:1]})
 
 
+def test_observations_of_parts_that_have_parts() -> None:
+    class Sum:
+        def carry(self, n: int) -> None: ...
+
+        def act(self, obs: Any, carry: None, step: torch.Tensor, explore: bool) -> Any:
+            assert all(part.shape[1:] == (2,) for part in obs["obs"].values())
+            return {"action": obs["action_mask"].int().argmax(-1)}, None
+
+    inner = Dict({"a": Box(-1, 1, (2,)), "b": Box(-1, 1, (2,))})
+    policy = Policy(
+        Sum(), Dict({"obs": inner, "action_mask": Box(0, 1, (3,), np.int8)}), Discrete(3), torch.device("cpu")
+    )
+    mask = np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]], np.int8)
+    obs = {"obs": {key: np.zeros((3, 2), np.float32) for key in "ab"}, "action_mask": mask}
+    np.testing.assert_array_equal(policy(obs), [1, 2, 0])
+    with pytest.raises(UsageError, match="the observation's 'obs' is ndarray; it must be a dict of"):
+        policy({**obs, "obs": np.zeros((3, 2), np.float32)})
+
+
 def test_load_says_what_is_wrong(finished: rlgan.Finished, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a run directory: it has no config"):
         rlgan.load(tmp_path)

@@ -30,6 +30,13 @@ def drawn(space: spaces.Space, n: int = 20_000, mask: Any = None) -> torch.Tenso
     return agent.act(obs, None, torch.zeros(()), False)[0]["action"]
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_parts_within_parts_count_as_one_observation(n: int) -> None:
+    agent = Random(Spaces(VECTOR, Discrete(2), 1), NoConfig(), CPU)
+    obs = {"obs": {key: torch.zeros(n, 2) for key in "abc"}, "action_mask": torch.ones(n, 2, dtype=torch.int8)}
+    assert agent.act(obs, None, torch.zeros(()), False)[0]["action"].shape == (n,)
+
+
 @pytest.mark.parametrize(
     "space",
     [

@@ -15,8 +15,11 @@ from torch import Tensor
 
 from rlgan.cli.main import main
 from rlgan.core.buffers import Ring
-from rlgan.core.protocols import Spaces
+from rlgan.core.protocols import Phase, Rollouts, Spaces
 from rlgan.core.reward import RewardStage
+from rlgan.core.source import make_source
+from rlgan.core.stream import Stream
+from rlgan.core.vec import VecEnv
 from rlgan.errors import UsageError
 from rlgan.store import demos
 from rlgan_rewards.gail import GAIL, GAILConfig
@@ -85,6 +88,41 @@ def test_rewards_of_drawn_windows_follow_the_true_next_observation() -> None:
     for obs, reward in zip(batch["obs"][0][good].flatten().tolist(), batch["reward"][0][good].tolist(), strict=True):
         last = obs % 5 == 3
         assert reward == obs + 1 + (0 if last else 0.5 * (obs + 2)), obs
+
+
+def test_the_envs_reward_is_clipped_before_a_learned_one_is_added() -> None:
+    class Plane:
+        observation_space, action_space, max_steps = Box(-9.0, 9.0, (1,)), Discrete(2), 5
+
+        def reset(self, n: int, rng: torch.Generator | None) -> dict[str, Tensor]:
+            return {"x": torch.zeros(n, 1)}
+
+        def observe(self, state: dict[str, Tensor]) -> Tensor:
+            return state["x"]
+
+        def step(
+            self, state: dict[str, Tensor], action: Tensor, rng: object
+        ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+            x = state["x"] + 0.25
+            return {"x": x}, torch.full((len(x),), 5.0), torch.zeros(len(x), dtype=torch.bool)
+
+    class Bonus(Model):
+        def reward(self, rows: dict[str, Tensor], learner: object) -> Tensor:
+            assert "carry" not in rows
+            return rows["reward"] + rows["next_obs"].squeeze(-1)
+
+    act = lambda obs, carry, step, explore: ({"action": torch.zeros(len(obs), dtype=torch.int64)}, carry)  # noqa: E731
+    stream = Stream(VecEnv(Plane(), 2, "cpu"), act, lambda n: (torch.zeros(n, 3),))
+    stream.begin()
+    phase = Phase("train", Rollouts(4, clip_reward=True, sequence=2, minibatch=4), lambda batch: {})
+    source = make_source(phase, stream, RewardStage(Bonus(), None, "eager"))
+    batch = source.next()
+    assert batch["reward"].unique().tolist() in ([1.25, 1.5], [1.75, 2.0], [1.25, 1.5, 1.75, 2.0])
+
+
+def test_an_agent_with_a_memory_learns_from_a_learned_reward(tmp_path: Path) -> None:
+    words = "agent=ppo agent.memory=gru env=cartpole reward=rnd preset=none steps=300 copies=4 agent.horizon=16"
+    assert main(["run", *words.split(), "agent.minibatch=16", "agent.sequence=8", f"dir={tmp_path / 'run'}"]) == 0
 
 
 def test_curiosity_fades_where_it_has_been() -> None:

@@ -295,6 +295,37 @@ def test_sarsa_learns_from_all_rows_of_a_stream_with_their_next_actions():
     assert torch.equal(joined["valid"], usable[:, None].expand(-1, 2))
 
 
+@pytest.mark.parametrize("starts", [(0, 0), (1, 0), (0, 1), (2, 5)])
+@pytest.mark.parametrize("module", [sarsa, q_learning, mc_control])
+def test_numbers_may_begin_anywhere(module, starts):
+    first, lowest = starts
+
+    class Walk:
+        observation_space, action_space, max_steps = Discrete(3, start=first), Discrete(2, start=lowest), 10
+
+        def reset(self, n, rng):
+            return {"place": torch.full((n,), first)}
+
+        def observe(self, state):
+            return state["place"]
+
+        def step(self, state, action, rng):
+            place = (state["place"] + (action == lowest)).clamp(max=first + 2)
+            return {"place": place}, torch.ones(len(place)), place >= first + 2
+
+    torch.manual_seed(0)
+    env = VecEnv(Walk(), 2, "cpu")
+    name = {q_learning: "QLearning", sarsa: "Sarsa", mc_control: "MCControl"}[module]
+    spaces = Spaces(env.single_observation_space, env.single_action_space, 1000)
+    agent = getattr(module, name)(spaces, getattr(module, f"{name}Config")(), CPU)
+    stream = Stream(env, agent.act, agent.carry)
+    stream.begin()
+    source = make_source(agent.phases()[0], stream)
+    for _ in range(20):
+        source.learn()
+    assert agent.q.values[:2].max() > 0 and agent.q.values[2].abs().max() == 0
+
+
 def test_monte_carlo_returns_by_hand():
     agent = agent_of(mc_control, gamma=0.5, visits="every")
     rows = rollout(

@@ -71,6 +71,17 @@ class FlatReward(Walk):
         return state, reward[:, None], terminated
 
 
+class DoubleReward(Walk):
+    def step(self, state, action, rng):
+        state, reward, terminated = super().step(state, action, rng)
+        return state, reward.double(), terminated
+
+
+class SlashInState(Walk):
+    def reset(self, n, rng):
+        return {**super().reset(n, rng), "a/b": torch.zeros(n)}
+
+
 class LosesKey(Walk):
     def step(self, state, action, rng):
         state, reward, terminated = super().step(state, action, rng)
@@ -277,6 +288,8 @@ FAULTS = {
     OtherSpaces: r"has other spaces in evaluated\(\): agents play both, so they must be the same",
     Float64Reward: r"returned the observation as float64 of \(16, 2\) on cpu; it must be float32 of \(16, 2\)",
     FlatReward: r"returned the reward as float32 of \(16, 1\) on cpu; it must be float32 of \(16,\)",
+    DoubleReward: r"returned the reward as float64 of \(16,\) on cpu; it must be float32 of \(16,\)",
+    SlashInState: r"has a state named 'a/b'; names are strings without '/' that do not begin with '\$'",
     LosesKey: r"returned the state as \['place'\] from step; it must have the keys \['age', 'place'\]",
     NoSteps: r"has max_steps=30.0; it must be a whole number of at least 1",
     StateInPlace: r"changes the state's 'age' in place in step: return new tensors",

@@ -170,6 +170,23 @@ def test_an_env_may_return_its_own_tensors():
     assert ring.fields["obs"][:6, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_rows_collected_in_pieces_are_those_received_one_by_one(count):
+    def stream():
+        learner = Learner()
+        made = Stream(VecEnv(Clock(), 4, "cpu"), learner.act, learner.carry)
+        made.begin()
+        return made
+
+    one, pieces = stream(), stream()
+    pieces.fix()
+    collected = [pieces.collect(count) for _ in range(24 // count)]
+    rows = [one.receive(0) for _ in range(24)]
+    for name in ("first", "valid", "truncated", "reward"):
+        assert torch.equal(torch.cat([piece[name] for piece in collected]), torch.stack([row[name] for row in rows]))
+    assert sum(int(row["first"][0]) for row in rows) == 3
+
+
 def test_carries_restart_with_the_episode():
     env = VecEnv(Clock(), 2, "cpu")
     agent = SimpleNamespace(
@@ -195,3 +212,30 @@ def test_carries_restart_with_the_episode():
 def test_a_replay_that_is_too_small_is_refused(tmp_path, replay, says):
     with pytest.raises(UsageError, match=says):
         run(tmp_path, Learner(("a", replay, None, "steps")), 280)
+
+
+@pytest.mark.parametrize(
+    ("unit", "until", "updates"),
+    [
+        ("updates", None, 10),
+        ("updates", 0, 0),
+        ("updates", 3, 3),
+        ("steps", 0, 0),
+        ("steps", 8, 2),
+        ("steps", None, 10),
+    ],
+)
+def test_a_phase_of_nothing_is_none_and_one_without_a_limit_is_the_run(tmp_path, unit, until, updates):
+    class Endless(Clock):
+        max_steps = 10**6
+
+        def step(self, state, action, rng):
+            following, reward, terminated = super().step(state, action, rng)
+            return following, reward, torch.zeros_like(terminated)
+
+    learner = Learner(("a", Rollouts(1), until, unit))
+    stream = Stream(VecEnv(Endless(), 4, "cpu"), learner.act, learner.carry)
+    stream.begin()
+    trainer = Trainer(learner, stream, None, Intervals(40, 0, 0, 0, 1), "eager", dict, lambda row: 0.0, {})
+    trainer._run_phase(trainer.phases[0])
+    assert int(learner.seen[0]) == updates

@@ -87,14 +87,14 @@ class A2C(Saved):
 
     def phases(self) -> list[Phase]:
         """One phase: train from rollouts for the whole run."""
-        return [Phase("train", Rollouts(self.config.horizon), self.update, prepare=self.prepare)]
+        c = self.config
+        return [Phase("train", Rollouts(c.horizon, clip_reward=c.clip_reward), self.update, prepare=self.prepare)]
 
     def prepare(self, rollout: Batch) -> Batch:
         """Add ``advantage`` and the value's ``target``, (T, N)."""
         c, value = self.config, rollout["value"]
-        reward = rollout["reward"].sign() if c.clip_reward else rollout["reward"]
         ends = rollout["terminated"], rollout["truncated"]
-        advantage = gae(reward, value, self.net.next_values(rollout), *ends, c.gamma, c.lam)
+        advantage = gae(rollout["reward"], value, self.net.next_values(rollout), *ends, c.gamma, c.lam)
         return {**rollout, "advantage": advantage, "target": advantage + value}
 
     def update(self, batch: Batch) -> dict[str, Tensor]:

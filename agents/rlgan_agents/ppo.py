@@ -108,7 +108,7 @@ class PPO(Saved):
     def phases(self) -> list[Phase]:
         """One phase: train from rollouts for the whole run."""
         c = self.config
-        rollouts = Rollouts(c.horizon, c.minibatch, c.epochs, c.sequence if c.memory != "none" else 0)
+        rollouts = Rollouts(c.horizon, c.minibatch, c.epochs, c.sequence if c.memory != "none" else 0, c.clip_reward)
         return [Phase("train", rollouts, self.update, prepare=self.prepare)]
 
     def prepare(self, rollout: Batch) -> Batch:
@@ -117,7 +117,7 @@ class PPO(Saved):
         reward, ends = rollout["reward"], (rollout["terminated"], rollout["truncated"])
         if c.rows:
             reward, ends = rollout["next_obs"][..., -1], tuple(end.unsqueeze(-1) for end in ends)
-        reward = reward.sign() if c.clip_reward else reward
+            reward = reward.sign() if c.clip_reward else reward
         advantage = gae(reward, value, self.net.next_values(rollout), *ends, c.gamma, c.lam)
         used = {name: rollout[name] for name in USED if name in rollout}
         return {**used, "advantage": advantage, "target": advantage + value}

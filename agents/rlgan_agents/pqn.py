@@ -96,12 +96,13 @@ class PQN(Saved):
     def phases(self) -> list[Phase]:
         """One phase: train from rollouts for the whole run."""
         c = self.config
-        return [Phase("train", Rollouts(c.horizon, c.minibatch, c.epochs), self.update, prepare=self.prepare)]
+        rollouts = Rollouts(c.horizon, c.minibatch, c.epochs, clip_reward=c.clip_reward)
+        return [Phase("train", rollouts, self.update, prepare=self.prepare)]
 
     def prepare(self, rollout: Batch) -> Batch:
         """Add the ``target`` (T, N), under the parameters that collected the rollout."""
         c = self.config
-        reward = c.reward_scale * (rollout["reward"].sign() if c.clip_reward else rollout["reward"])
+        reward = c.reward_scale * rollout["reward"]
         following = next_values(rollout, lambda obs: self.q(obs).amax(-1))
         target = lambda_returns(reward, following, rollout["terminated"], rollout["truncated"], c.gamma, c.lam)
         return {**rollout, "target": target}

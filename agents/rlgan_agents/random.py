@@ -28,8 +28,9 @@ class Random(Saved):
     def act(self, obs: Observation, carry: None, step: Tensor, explore: bool) -> tuple[Batch, None]:
         """Uniform among all actions, or among those that the env's mask allows."""
         mask = obs["action_mask"] if isinstance(obs, dict) and "action_mask" in obs else None
-        n = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
-        return {"action": self.actions.draw(n, mask)}, None
+        while isinstance(obs, dict):
+            obs = next(iter(obs.values()))
+        return {"action": self.actions.draw(len(obs), mask)}, None
 
     def phases(self) -> list[Phase]:
         """Nothing to learn."""

@@ -81,12 +81,13 @@ class Reinforce(Saved):
 
     def phases(self) -> list[Phase]:
         """One phase: train from rollouts for the whole run."""
-        return [Phase("train", Rollouts(self.config.horizon), self.update, prepare=self.prepare)]
+        c = self.config
+        return [Phase("train", Rollouts(c.horizon, clip_reward=c.clip_reward), self.update, prepare=self.prepare)]
 
     def prepare(self, rollout: Batch) -> Batch:
         """Add the ``return`` (T, N), and clear ``valid`` where the episode does not end within the rollout."""
-        reward = rollout["reward"].sign() if self.config.clip_reward else rollout["reward"]
-        total, whole = reward_to_go(reward, rollout["terminated"], rollout["truncated"], self.config.gamma)
+        ends = rollout["terminated"], rollout["truncated"]
+        total, whole = reward_to_go(rollout["reward"], *ends, self.config.gamma)
         return {**rollout, "return": total, "valid": rollout["valid"] & whole}
 
     def update(self, batch: Batch) -> dict[str, Tensor]:

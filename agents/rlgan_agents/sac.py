@@ -173,7 +173,7 @@ def sac_loss(
     entropy = (entropy.detach() * weight).mean()
     metrics = {"critic_loss": critic_loss, "policy_loss": policy_loss, "q": taken.mean()}
     metrics |= {"entropy": entropy, "alpha": alpha}
-    loss = critic_loss + policy_loss + log_alpha * (entropy - target_entropy)
+    loss = critic_loss + policy_loss + log_alpha * (entropy - target_entropy * weight.mean())
     return loss, {name: metric.detach() for name, metric in metrics.items()}
 
 

@@ -82,7 +82,8 @@ class Sarsa(Saved):
         """
         rows = {name: rollout[name] for name in FIELDS} | {"obs": rollout["obs"][:-1]}
         rows["valid"] = rows["valid"] & ~rollout["truncated"]
-        last = self.last or {name: torch.zeros_like(value[:1]) for name, value in rows.items()}
+        # at first any row that does not count: zeros may be no place of the table
+        last = self.last or {**{k: v[:1] for k, v in rows.items()}, "valid": torch.zeros_like(rows["valid"][:1])}
         self.last = {name: value[-1:].clone() for name, value in rows.items()}
         joined = {name: torch.cat([last[name], value]) for name, value in rows.items()}
         batch = {name: joined[name][:-1] for name in FIELDS}

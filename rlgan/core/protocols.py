@@ -152,6 +152,8 @@ class Rollouts:
     """Rows that stay together in order, for recurrent agents: fields are (sequence, B, ...), and ``carry``, a dict of
     numbered parts, holds what was remembered before the first row of each; `prepare` sees the carry after row T as the
     last one. 0 shuffles single rows."""
+    clip_reward: bool = False
+    """As in `Replay`: the sign of the env's reward, to which a learned one is added."""
 
 
 @dataclass(frozen=True)

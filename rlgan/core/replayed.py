@@ -63,7 +63,8 @@ def _check_rows(ring: Ring, stream: Stream) -> None:
         tensor(ring.fields[name], shape, torch.bool, f"replayed {name}")
     tensor(ring.fields["reward"], shape, torch.float32, "replayed reward")
     dtype = torch.from_numpy(np.empty(0, space.dtype)).dtype
-    tensor(ring.fields["action"], (*shape, *(space.shape or ())), dtype, "replayed action")
+    numbers = torch.int64 if isinstance(space, Discrete) else dtype  # in which agents number actions
+    tensor(ring.fields["action"], (*shape, *(space.shape or ())), numbers, "replayed action")
     if not isinstance(space, Discrete):
         return
     for _, rows in ring.pieces(0, PIECE_BYTES):

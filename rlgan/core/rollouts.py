@@ -125,8 +125,11 @@ class RolloutSource(Saved):
     def _prepare(self, rollout: Batch) -> Batch:
         """Complete a rollout, whose ``obs`` has one row more than the rest, and leave what batches are made of."""
         rollout["next_obs"] = following(rollout, mapped(lambda x: x[1:], rollout["obs"]))
+        if self.spec.clip_reward:
+            rollout["reward"] = rollout["reward"].sign()
         if self.reward:
-            raw = rollout | {"obs": mapped(lambda x: x[:-1], rollout["obs"])}
+            rows = {name: value for name, value in rollout.items() if name != "carry"}
+            raw = rows | {"obs": mapped(lambda x: x[:-1], rollout["obs"])}
             rollout["reward"] = self.reward(raw)
             with torch.enable_grad():
                 self.reward.learn(self.rows, lambda count: _rows_of(raw, count))
@@ -165,7 +168,6 @@ def _named(carry: Any) -> dict[str, Tensor]:
 
 def _rows_of(rollout: Batch, count: int) -> Batch:
     """Draw rows of a rollout (T, N, ...) with replacement, as (1, count, ...)."""
-    total = rollout["reward"].numel()
-    index = torch.randint(total, (count,), device=rollout["reward"].device)
+    index = torch.randint(rollout["reward"].numel(), (count,), device=rollout["reward"].device)
     rows = mapped(lambda x: x.flatten(0, 1).index_select(0, index)[None], rollout)
     return rows | {"weight": rows["valid"].to(rows["reward"].dtype)}

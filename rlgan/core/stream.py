@@ -110,7 +110,8 @@ class Stream(Saved):
                 obs, first = following, info["first"]
                 self.step.add_(info["valid"].sum())
             collected = stacked([rows], [obs])
-            _write((state, over, self.obs[0], self.first[0], self.carries[0]), (env.state, env.over, obs, first, carry))
+            # first before over, whose memory it is after a single row
+            _write((state, self.first[0], over, self.obs[0], self.carries[0]), (env.state, first, env.over, obs, carry))
         env.state, env.over = state, over
         return collected
 

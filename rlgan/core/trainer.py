@@ -106,7 +106,7 @@ class Trainer(Saved):
         """Updates in this phase."""
         self.began = 0
         """Steps at which this phase began."""
-        self.target = (self.phases[0].until if self.phases else None) or intervals.steps
+        self.target = 0
         """Rows at which the true number of steps is read next."""
         self.marks = {"record": intervals.record, "evaluate": intervals.evaluate, "checkpoint": intervals.checkpoint}
         self.at = {"record": 0, "evaluate": 0}
@@ -155,7 +155,7 @@ class Trainer(Saved):
         self.phase += 1
         phase, self.began = self.phases[self.phase], int(self.stream.step)
         self.updates, self.last = 0, (self.began, 0)
-        self.target = self.stream.rows + (phase.until or self.intervals.steps - self.began)
+        self.target = self.stream.rows
         self.source, self.segments = make_source(phase, self.stream, self.reward, self.mode), []
         return phase
 
@@ -183,17 +183,15 @@ class Trainer(Saved):
             return False
         if phase.done is not None and phase.done():
             return True
+        steps, until = self.intervals.steps, phase.until
         if phase.unit == "updates":
-            steps = self.intervals.steps
-            return self.updates >= (phase.until or 0) or (self.stream.rows >= steps and int(self.stream.step) >= steps)
-        budget = self.began + phase.until if phase.until else self.intervals.steps
+            made = until is not None and self.updates >= until
+            return made or (self.stream.rows >= steps and int(self.stream.step) >= steps)
         if self.stream.rows < self.target:
             return False
-        missing = budget - int(self.stream.step)
-        if missing <= 0:
-            return True
+        missing = (steps if until is None else self.began + until) - int(self.stream.step)
         self.target = self.stream.rows + missing
-        return False
+        return missing <= 0
 
     def _boundary(self) -> None:
         if self._due("record", self.intervals.record):

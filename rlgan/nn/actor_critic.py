@@ -245,13 +245,13 @@ def _reader(space: Space) -> tuple[int, Callable[[Tensor], Tensor]]:
     """The width of a part without a CNN, and the function that encodes it."""
     if isinstance(space, Discrete):
         n, start = int(space.n), int(space.start)
-        return n, lambda x: F.one_hot(x - start, n).float()
+        return n, lambda x: F.one_hot(x.long() - start, n).float()
     if isinstance(space, MultiDiscrete):
         sizes, starts = space.nvec.ravel().tolist(), space.start.ravel().tolist()
 
         def digits(x: Tensor) -> Tensor:
             each = zip(x.flatten(1).unbind(1), sizes, starts, strict=True)
-            return torch.cat([F.one_hot(digit - start, n) for digit, n, start in each], -1).float()
+            return torch.cat([F.one_hot(digit.long() - start, n) for digit, n, start in each], -1).float()
 
         return sum(sizes), digits
-    return math.prod(space.shape or ()), lambda x: x.flatten(1).float()
+    return math.prod(space.shape or ()), lambda x: x[:, None].flatten(1).float()  # a Box of shape () too

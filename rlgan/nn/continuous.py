@@ -138,7 +138,7 @@ def target_of(net: nn.Module) -> Any:
 
 def flat(obs: Tensor) -> Tensor:
     """Observations (B, ...) as vectors of floats."""
-    return obs.flatten(1).float()
+    return obs[:, None].flatten(1).float()  # of shape () too
 
 
 def unfit(observation: Space, action: Space, numbered: bool = False) -> str | None:

@@ -146,6 +146,13 @@ def _each(parts: Any, fn: Callable[[Moments, Tensor], Tensor], obs: Observation)
     return obs if parts is None else fn(parts, obs)
 
 
+def scaled(space: Space) -> Space:
+    """The space of scaled observations: floats have no bounds any more."""
+    if isinstance(space, Dict):
+        return Dict({key: scaled(part) for key, part in space.items()})
+    return Box(-np.inf, np.inf, space.shape, space.dtype.type) if scales(space) else space  # type: ignore[union-attr]
+
+
 def scales(space: Space) -> bool:
     """Whether observations have parts to scale."""
     if isinstance(space, Dict):

@@ -63,7 +63,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Flatten all but the first dimension and apply the layers."""
-        x = x.flatten(1).float()
+        x = x[:, None].flatten(1).float()  # of shape () too
         *hidden, last = self.layers
         for i, layer in enumerate(hidden):
             if not isinstance(layer, nn.Linear):
@@ -82,18 +82,27 @@ def side_by_side(layers: list[Tensor]) -> nn.Parameter:
 
 
 class NatureCNN(nn.Module):
-    """The network of Mnih et al. (2015): three convolutions and 512 units, (B, S, 84, 84) uint8 to (B, outputs).
+    """The network of Mnih et al. (2015): three convolutions and 512 units, (B, S, 84, 84) to (B, outputs).
 
-    The division of pixels by 255 is folded into the first layer's weights, which saves a pass over the images. ``top``
-    and ``norm`` as in `MLP`; a convolution's channels are normalised together over the whole image.
+    ``scale`` brings what comes in to about -1 to 1, pixels by 1/255. It is folded into the first layer's weights, which
+    saves a pass over the images. ``top`` and ``norm`` as in `MLP`; a convolution's channels are normalised together
+    over the whole image.
     """
 
     features = 512
     """Width of the hidden layer."""
 
-    def __init__(self, stack: int, outputs: int, dtype: torch.dtype, top: Top = PLAIN, norm: bool = False) -> None:
+    def __init__(
+        self,
+        stack: int,
+        outputs: int,
+        dtype: torch.dtype,
+        top: Top = PLAIN,
+        norm: bool = False,
+        scale: float = 1 / 255,
+    ) -> None:
         super().__init__()
-        self.dtype = dtype
+        self.dtype, self.scale = dtype, scale
         self.conv1 = nn.Conv2d(stack, 32, 8, 4)
         self.conv2 = nn.Conv2d(32, 64, 4, 2)
         self.conv3 = nn.Conv2d(64, 64, 3, 1)
@@ -109,7 +118,7 @@ class NatureCNN(nn.Module):
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype is not torch.float32):
             # whole numbers up to 255 are exact in bfloat16
             x = x.to(self.dtype, memory_format=self.layout)
-            x = self._relu(0, F.conv2d(x, self.conv1.weight * (1 / 255), self.conv1.bias, self.conv1.stride))
+            x = self._relu(0, F.conv2d(x, self.conv1.weight * self.scale, self.conv1.bias, self.conv1.stride))
             x = self._relu(1, self.conv2(x))
             x = self._relu(2, self.conv3(x))
             x = self._relu(3, self.hidden(x.flatten(1)))
@@ -221,10 +230,10 @@ def image_network(
     """
     if reason := unfit_image(space):
         raise UsageError(reason)
-    if space.shape[1:] == NATURE:
-        return NatureCNN(space.shape[0], outputs, compute_dtype(precision, device), top, norm).to(device)
-    bound = float(max(abs(space.low.min()), abs(space.high.max())))
+    bound = max(abs(float(space.low.min())), abs(float(space.high.max())))
     scale = 1 / bound if 0 < bound < math.inf else 1.0
+    if space.shape[1:] == NATURE:
+        return NatureCNN(space.shape[0], outputs, compute_dtype(precision, device), top, norm, scale).to(device)
     return PlanesCNN(space.shape, outputs, scale, top, norm).to(device)
 
 

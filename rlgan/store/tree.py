@@ -50,12 +50,17 @@ def decode(value: Any, tensors: dict[str, Tensor]) -> Any:
     return tree
 
 
+def is_name(key: Any) -> bool:
+    """Whether a dict of a state may have this key."""
+    # "__metadata__" has a meaning of its own in a safetensors header.
+    return isinstance(key, str) and key not in ("", "__metadata__") and "/" not in key and not key.startswith("$")
+
+
 def _key(key: Any, name: str) -> str:
     if type(key) is int:
         return f"${key}"
-    # "__metadata__" has a meaning of its own in a safetensors header.
-    if isinstance(key, str) and key not in ("", "__metadata__") and "/" not in key and not key.startswith("$"):
-        return key
+    if is_name(key):
+        return str(key)
     raise TypeError(
         f"{name!r} has the key {key!r}; keys are integers, or strings without '/' that do not begin with '$'"
     )
