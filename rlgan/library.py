@@ -67,7 +67,9 @@ def run(*words: str, **settings: Any) -> Finished:
     folder = Path(asked.config.dir)
     row = next(row for row in reversed(record.read(folder / "metrics.jsonl")) if row["kind"] == "eval")
     result = {key: value for key, value in row.items() if key not in ("kind", "time")}
-    if "env" in asked.parts:
+    if "data" in asked.parts:
+        result |= {"protocol": f"{asked.world.name} {assembly.build_data(asked).protocol}"}
+    else:
         scale = session.normalised(asked, row["return_mean"])
         played = checkpoint.newest(folder / "checkpoints", segments=False).tree["stream"]["env"]
         result |= {"normalised": scale, "protocol": session.protocol(asked, played.get("protocol", ""))}

@@ -192,7 +192,7 @@ def convert(value: Any, hint: Any, typed: bool = False) -> Any:
         return _BOOLS[value.lower()]
     if hint in (int, float):
         return _number(value, hint)
-    return Path(value) if hint is Path else value
+    return Path(value).expanduser() if hint is Path else value
 
 
 def _convert_union(value: Any, args: tuple[Any, ...], typed: bool) -> Any:

@@ -51,7 +51,7 @@ class Task:
 
 def train(run: Run) -> int:
     """Run to the end and return the exit code."""
-    folder = Path(run.config.dir or rundir.new_name(run))
+    folder = Path(run.config.dir or rundir.new_name(run)).expanduser()
     if (folder / "config.yaml").exists():
         raise UsageError(f"{folder} already holds a run: write another dir=, or `rlgan resume {folder}`")
     with ExitStack() as stack:
@@ -92,9 +92,10 @@ def evaluate(
     assembly.set_threads(run.config.threads, env and env.single_observation_space)
     with seeding.fork(seeding.derive(run.config.seed, EVALUATION, seed), device):
         if generates:
-            data = assembly.build_data(run)
-            row = judge.judge_of(data, device).row(learner, count or run.config.eval.samples)
-            return {**row, "protocol": f"{run.world.name} {data.protocol}"}
+            row = judge.judge_of(found.data, device).row(learner, count or run.config.eval.samples)
+            warmth = getattr(learner, "temperature", 1.0)
+            drawn = "" if warmth == 1.0 else f" temperature={warmth:g}"
+            return {**row, "protocol": f"{run.world.name} {found.data.protocol}{drawn}"}
         seen: dict[str, list[torch.Tensor]] = {"obs": [], "action": []}
 
         def keep(row: dict[str, torch.Tensor]) -> None:
@@ -121,7 +122,7 @@ def sample(
     run, generator, device = found.run, found.learner, found.device
     if "generator" not in run.parts:
         raise UsageError(f"{folder} holds an agent, which makes no samples: write `rlgan watch {folder}`")
-    tokens = assembly.build_data(run).tokens
+    tokens = found.data.tokens
     if prefix and tokens is None:
         raise UsageError(f"{folder} holds a generator of images, which have no prefix: leave it out")
     given = {"prefix": tokens.read(prefix).to(device)} if prefix and tokens else {}

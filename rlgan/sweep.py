@@ -24,7 +24,7 @@ def sweep(
     found = trained.load(folder, temperature=temperatures[0])
     run, generator, device = found.run, found.learner, found.device
     assembly.set_threads(run.config.threads, None)
-    data = assembly.build_data(run)
+    data = found.data
     by: Any = judge.judge_of(data, device)
     if (axes := getattr(by, "plane", None)) is None:
         raise UsageError(f"data={run.world.name} names no two figures to draw against each other: leave it out")

@@ -27,6 +27,8 @@ class Trained:
     """By which an agent sees observations."""
     env: Any
     """A closed one of the run's kind; None of a generator."""
+    data: Any
+    """What a generator learned from; None of an agent."""
     device: torch.device
 
     def acting(self, env: Any) -> Callable[..., Any]:
@@ -43,10 +45,11 @@ def load(folder: Path, device: str | None = None, temperature: float | None = No
     run = rundir.load(folder)
     saved = checkpoint.newest(folder / "checkpoints", segments=False)
     rundir.check_same(saved, run, folder)
-    where, env, normaliser = assembly.pick_device(device or run.config.device), None, None
+    where, env, data, normaliser = assembly.pick_device(device or run.config.device), None, None, None
     with seeding.fork(0, where):
         if "generator" in run.parts:
-            learner = assembly.build_generator(run, assembly.build_data(run), where)
+            data = assembly.build_data(run)
+            learner = assembly.build_generator(run, data, where)
         else:
             env = assembly.build_env(run, 1, where, 0, barrier=0)
             env.close()
@@ -62,7 +65,7 @@ def load(folder: Path, device: str | None = None, temperature: float | None = No
         if not hasattr(learner, "temperature"):
             raise UsageError(f"{run.learner.name} in {folder} has no temperature: leave it out")
         learner.temperature = temperature
-    return Trained(run, learner, normaliser, env, where)
+    return Trained(run, learner, normaliser, env, data, where)
 
 
 def _check_data(played: dict[str, Any], run: Run, env: Any, folder: Path) -> None:

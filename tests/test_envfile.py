@@ -216,7 +216,9 @@ def test_a_single_number_and_narrow_actions_are_learned_from_and_resumed(agent: 
         agent, "agent.horizon=16 agent.minibatch=16"
     )
     learned = "agent.learning_starts=50" if agent in ("dqn", "sac") else ""
-    words = shlex.split(f"agent={agent} env=./e.py steps=200 copies=4 preset=none checkpoint.every=100 dir=run {more} {learned}")
+    words = shlex.split(
+        f"agent={agent} env=./e.py steps=200 copies=4 preset=none checkpoint.every=100 dir=run {more} {learned}"
+    )
     assert main(["run", *words]) == 0
     shutil.rmtree(max(Path("run/checkpoints").glob("step_*")))
     assert main(["resume", "run"]) == 0

@@ -160,13 +160,16 @@ def test_likelihood_counts_the_end_of_a_line_and_nothing_after_it(tmp_path: Path
     # distinct n-grams of two samples, a a b and b: as many as samplers are judged by where one line is held out
     assert row["copy_rate"] is None and row["distinct_1"] == pytest.approx(2 / 4)
     assert {each["who"] for each in row["baselines"]} >= {"bigram sampler", "held-out lines"}
+    # against all held-out lines, itself among them, each would have a BLEU of 1
+    real = row["baselines"][-1]
+    assert real["who"] == "held-out lines" and real["bleu_2"] == real["self_bleu_2"]
     assert "NLL_test 3.000 nats a token" in judge.sentence(row)
 
 
 def test_files_that_hold_no_lines_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match=r"lines.txt has 1 line: write at least two, one of which is held out"):
+    with pytest.raises(UsageError, match=r"lines.txt has 1 line: write at least three, one of which is held out"):
         data(tmp_path, "one line\n\n")
-    with pytest.raises(UsageError, match=r"lines.txt has no lines: write at least two"):
+    with pytest.raises(UsageError, match=r"lines.txt has no lines: write at least three"):
         data(tmp_path, "\n\n")
     said = r"line 1 of .*txt has 3 words, .* data.length=2, and 2 of 3 lines have: write data.length=4, or shorten them"
     with pytest.raises(UsageError, match=said):
@@ -175,7 +178,7 @@ def test_files_that_hold_no_lines_are_one_sentence(tmp_path: Path, monkeypatch: 
     with pytest.raises(UsageError, match=said):
         data(tmp_path, "a b\nc\nd e f g\n", length=2)
     with pytest.raises(UsageError, match=r"has 5 characters, more than data.length=3"):
-        data(tmp_path, "a\nhello\n", length=3, level="char")
+        data(tmp_path, "a\nhello\nb\n", length=3, level="char")
     with pytest.raises(UsageError, match=r"data=lines:.*gone.txt cannot be read: No such file or directory$"):
         make(LinesConfig(), str(tmp_path / "gone.txt"))
     monkeypatch.chdir(tmp_path)

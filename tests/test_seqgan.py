@@ -452,7 +452,7 @@ def test_the_released_oracle() -> None:
     assert found["uniform tokens"] == pytest.approx(11.42, abs=0.02)
     assert found["unigram, add-one"] == pytest.approx(10.32, abs=0.02)
     assert found["unigram sampler"] == pytest.approx(10.29, abs=0.02)
-    assert found["bigram sampler"] == pytest.approx(8.23, abs=0.08)
+    assert found["bigram sampler"] == pytest.approx(8.28, abs=0.03)
 
 
 def test_a_run_is_judged_and_sampled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,7 +59,7 @@ def make(config: LinesConfig, argument: str) -> DataSet:
     lines = {number: line for number, line in numbered if line}
     if len(lines) < 2:
         found = "1 line" if lines else "no lines"
-        raise UsageError(f"data=lines:{argument} has {found}: write at least two, one of which is held out")
+        raise UsageError(f"data=lines:{argument} has {found}: write at least three, one of which is held out")
     longest = max(map(len, lines.values()))
     length = config.length or longest
     if too_long := [number for number, line in lines.items() if len(line) > length]:
@@ -114,7 +114,10 @@ class LinesJudge:
             for who, k in orders.items()
             if k <= self.train.shape[1]
         }
-        return [{"who": who, **self.figures(rows)} for who, rows in {**made, "held-out lines": self.test}.items()]
+        real = self.figures(self.test)
+        # each held-out line against the others: it is among the references of samples, where it would have 1
+        real |= {f"bleu_{k}": real[f"self_bleu_{k}"] for k in range(2, MOST + 1)}
+        return [*({"who": who, **self.figures(rows)} for who, rows in made.items()), {"who": "held-out lines", **real}]
 
     @property
     def points(self) -> dict[str, tuple[float, ...]]:
