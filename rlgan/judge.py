@@ -75,7 +75,10 @@ class Games:
     def sentence(self, row: dict[str, Any]) -> str:
         """Say what was found."""
         scale = normalised(self.scores, row["return_mean"])
-        return f"{row['return_mean']:.1f} mean return over {row['episodes']} games" + (
+        games = f"{row['episodes']} game{'s' * (row['episodes'] != 1)}"
+        mean = row["return_mean"]
+        shown = f"{mean:,.1f}" if abs(mean) >= 100 else f"{mean:.4g}"
+        return f"{shown} mean return over {games}" + (
             f" (normalised {scale:.2f}: 0 is random play, 1 the reference)" if scale is not None else ""
         )
 

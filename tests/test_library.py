@@ -179,10 +179,18 @@ def test_run_belongs_to_the_main_thread() -> None:
 
 def test_ctrl_c_saves_and_raises(tmp_path: Path) -> None:
     program = f"""
-        import os, signal, threading, rlgan
-        threading.Timer(6, os.kill, (os.getpid(), signal.SIGINT)).start()
+        import os, pathlib, signal, threading, time, rlgan
+        folder = pathlib.Path({str(tmp_path / "run")!r})
+
+        def stop():
+            while not (folder / "metrics.jsonl").exists():
+                time.sleep(0.1)
+            time.sleep(3)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=stop, daemon=True).start()
         try:
-            rlgan.run(agent="dqn", env="cartpole", steps="10M", preset="none", dir={str(tmp_path / "run")!r})
+            rlgan.run(agent="dqn", env="cartpole", steps="10M", preset="none", dir=str(folder))
         except KeyboardInterrupt:
             print("interrupted")
     """

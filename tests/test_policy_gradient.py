@@ -151,7 +151,7 @@ def test_next_values_look_at_final_observations():
 
 
 def test_advantages_of_a_rollout_by_hand():
-    config = ppo.PPOConfig(gamma=0.5, lam=0.5, clip_reward=True, hidden=(4,))
+    config = ppo.PPOConfig(gamma=0.5, lam=0.5, hidden=(4,))
     agent = ppo.PPO(Spaces(VECTOR, Discrete(2), 100), config, CPU)
     for p in agent.net.value.parameters():
         nn.init.zeros_(p)
@@ -159,15 +159,24 @@ def test_advantages_of_a_rollout_by_hand():
     no = torch.zeros(3, 1, dtype=torch.bool)
     rollout = {
         "obs": torch.zeros(4, 1, 4),
-        "reward": torch.tensor([[7.0], [-3.0], [0.5]]),
+        "reward": torch.tensor([[1.0], [-1.0], [1.0]]),
         "value": torch.tensor([[1.0], [2.0], [4.0]]),
         "terminated": no,
         "truncated": no,
     }
     prepared = agent.prepare(rollout)
-    # rewards are their signs: deltas 1 + 1 - 1 = 1, -1 + 2 - 2 = -1, 1 + 4 - 4 = 1; A = delta + A' / 4
+    # deltas 1 + 1 - 1 = 1, -1 + 2 - 2 = -1, 1 + 4 - 4 = 1; A = delta + A' / 4
     assert prepared["advantage"].flatten().tolist() == [1 + (-1 + 0.25) / 4, -1 + 0.25, 1.0]
     assert torch.equal(prepared["target"], prepared["advantage"] + rollout["value"])
+
+
+@pytest.mark.parametrize("module", [ppo, a2c, reinforce])
+def test_rewards_are_clipped_by_the_source(module):
+    name = {ppo: "PPO", a2c: "A2C", reinforce: "Reinforce"}[module]
+    for clip in (False, True):
+        config = getattr(module, f"{name}Config")(clip_reward=clip, hidden=(4,))
+        (phase,) = getattr(module, name)(Spaces(VECTOR, Discrete(2), 100), config, CPU).phases()
+        assert phase.source.clip_reward == clip
 
 
 def test_schedules_fall_over_the_run():

@@ -54,9 +54,8 @@ def test_targets_by_hand():
     # where a simulator resets in the same step, the final observation is looked at: value 8 instead of 4
     rollout["final_obs"] = eye[torch.tensor([0, 1, 0])].unsqueeze(1)
     assert float(agent.prepare(rollout)["target"][1]) == 4 + 0.5 * 8
-    signs = agent_of(gamma=0.5, lam=0.5, clip_reward=True)
-    signs.q = agent.q
-    assert float(signs.prepare(rollout)["target"][2]) == 1 + 0.5 * 8
+    for clip in (False, True):
+        assert agent_of(clip_reward=clip).phases()[0].source.clip_reward == clip
 
 
 def test_loss_by_hand():

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from rlgan.core.protocols import Bound, Policy, State
 from rlgan.hookspecs import hookimpl
-from rlgan.specs import EnvSpec, Score
+from rlgan.specs import EnvSpec, Score, unchanged
 from rlgan_envs.pendulum import wrap
 
 GRAVITY, LENGTH, CENTRE, INERTIA, TAU = 9.8, 1.0, 0.5, 1.0, 0.2
@@ -133,5 +133,6 @@ def rlgan_specs() -> Iterable[EnvSpec]:
             Score("solved", -100.0, "reward_threshold of Acrobot-v1"),
             ZOO,
         ),
+        scored=unchanged,
         tags=("control", "discrete"),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from rlgan.core.protocols import Bound, Policy, State
 from rlgan.hookspecs import hookimpl
-from rlgan.specs import EnvSpec, Score
+from rlgan.specs import EnvSpec, Score, unchanged
 
 GRAVITY, CART, POLE, HALF_LENGTH, FORCE, TAU = 9.8, 1.0, 0.1, 0.5, 10.0, 0.02
 X_LIMIT, THETA_LIMIT, TOTAL, MOMENT = 2.4, 12 * 2 * math.pi / 360, CART + POLE, POLE * HALF_LENGTH
@@ -108,4 +108,7 @@ def rlgan_specs() -> Iterable[EnvSpec]:
     """Cart-pole."""
     summary = "balance a pole on a cart; equal to Gymnasium's CartPole-v1, on the device"
     scores = (Score("random", 22.3, "mean of 10,000 episodes, this env"), Score("optimum", 500.0, "time limit"))
-    yield EnvSpec("cartpole", CartPole, CartPoleConfig, summary, scores=scores, tags=("control", "discrete"))
+    # what is shown of a state changes no score
+    scored = lambda config: unchanged(replace(config, velocities=True))  # noqa: E731
+    tags = ("control", "discrete")
+    yield EnvSpec("cartpole", CartPole, CartPoleConfig, summary, scores=scores, scored=scored, tags=tags)

@@ -144,7 +144,8 @@ def _make(spec: gymnasium.envs.registration.EnvSpec, copies: int, mode: str, ren
             vectorization_mode=mode,
             vector_kwargs=None if own else {"autoreset_mode": AutoresetMode.NEXT_STEP},
             wrappers=None if own else [wrap],
-            render_mode="rgb_array" if render else None,
+            # an env that draws nothing need not take the argument
+            **({"render_mode": "rgb_array"} if render else {}),
         )
     except gymnasium.error.DependencyNotInstalled as error:
         place = str(spec.entry_point)

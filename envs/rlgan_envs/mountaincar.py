@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from rlgan.core.protocols import Bound, Policy, State
 from rlgan.hookspecs import hookimpl
-from rlgan.specs import EnvSpec, Score
+from rlgan.specs import EnvSpec, Score, unchanged
 
 LEFT, RIGHT, MAX_SPEED, GRAVITY = -1.2, 0.6, 0.07, 0.0025
 FORCE, GOAL = 0.001, 0.5
@@ -139,5 +139,6 @@ def rlgan_specs() -> Iterable[EnvSpec]:
             Score("solved", -110.0, "reward_threshold of MountainCar-v0"),
             ZOO,
         ),
+        scored=unchanged,
         tags=("control", "discrete"),
     )

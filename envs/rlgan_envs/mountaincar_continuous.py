@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from rlgan.core.protocols import Bound, Policy, State
 from rlgan.hookspecs import hookimpl
-from rlgan.specs import EnvSpec, Score
+from rlgan.specs import EnvSpec, Score, unchanged
 from rlgan_envs.mountaincar import LEFT, MAX_SPEED, RIGHT, picture, roll, starts
 
 POWER, GOAL = 0.0015, 0.45
@@ -98,5 +98,6 @@ def rlgan_specs() -> Iterable[EnvSpec]:
             Score("gentle-pump", 98.6, "mean of 2,000 episodes, this env"),
             ZOO,
         ),
+        scored=unchanged,
         tags=("control", "continuous"),
     )

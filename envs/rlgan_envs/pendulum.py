@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from rlgan.core.protocols import Bound, Policy, State
 from rlgan.hookspecs import hookimpl
-from rlgan.specs import EnvSpec, Score
+from rlgan.specs import EnvSpec, Score, unchanged
 
 MASS, LENGTH, TAU = 1.0, 1.0, 0.05
 MAX_SPEED, MAX_TORQUE = 8.0, 2.0
@@ -117,5 +117,6 @@ def rlgan_specs() -> Iterable[EnvSpec]:
             Score("energy-swing-up", -150.5, "mean of 10,000 episodes, this env"),
             ZOO,
         ),
+        scored=unchanged,
         tags=("control", "continuous"),
     )
