@@ -183,14 +183,14 @@ def test_ctrl_c_saves_and_raises(tmp_path: Path) -> None:
         folder = pathlib.Path({str(tmp_path / "run")!r})
 
         def stop():
-            while not (folder / "metrics.jsonl").exists():
+            while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").stat().st_size:
                 time.sleep(0.1)
-            time.sleep(3)
             os.kill(os.getpid(), signal.SIGINT)
 
         threading.Thread(target=stop, daemon=True).start()
         try:
-            rlgan.run(agent="dqn", env="cartpole", steps="10M", preset="none", dir=str(folder))
+            more = {{"record.every": 500, "dir": str(folder)}}
+            rlgan.run(agent="dqn", env="cartpole", steps="10M", preset="none", **more)
         except KeyboardInterrupt:
             print("interrupted")
     """
