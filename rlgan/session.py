@@ -93,9 +93,9 @@ def evaluate(
     with seeding.fork(seeding.derive(run.config.seed, EVALUATION, seed), device):
         if generates:
             row = judge.judge_of(found.data, device).row(learner, count or run.config.eval.samples)
-            warmth = getattr(learner, "temperature", 1.0)
-            drawn = "" if warmth == 1.0 else f" temperature={warmth:g}"
-            return {**row, "protocol": f"{run.world.name} {found.data.protocol}{drawn}"}
+            temperature = getattr(learner, "temperature", 1.0)
+            sharper = "" if temperature == 1.0 else f" temperature={temperature:g}"
+            return {**row, "protocol": f"{run.world.name} {found.data.protocol}{sharper}"}
         seen: dict[str, list[torch.Tensor]] = {"obs": [], "action": []}
 
         def keep(row: dict[str, torch.Tensor]) -> None:
