@@ -45,7 +45,13 @@ class Key:
     """The field's type, with its Annotated constraints."""
     default: Any
     """``dataclasses.MISSING`` where a value must be given."""
-    doc: str
+    owner: Any = object
+    """The dataclass that has the field."""
+
+    @property
+    def doc(self) -> str:
+        """What it means; read from the source only where it is shown, which takes longer than all else at a start."""
+        return field_docs(self.owner).get(self.name.rpartition(".")[2], "")
 
     @property
     def type(self) -> str:
@@ -79,7 +85,7 @@ def field_docs(cls: type) -> dict[str, str]:
 
 def keys(cls: type, prefix: str = "") -> dict[str, Key]:
     """Every setting of a dataclass and of the dataclasses nested in it, by dotted name."""
-    hints, docs = get_type_hints(cls, include_extras=True), field_docs(cls)
+    hints = get_type_hints(cls, include_extras=True)
     found: dict[str, Key] = {}
     for field in dataclasses.fields(cls):
         if not field.init:
@@ -88,7 +94,7 @@ def keys(cls: type, prefix: str = "") -> dict[str, Key]:
         if field.default_factory is not MISSING:
             default = field.default_factory()
         if not dataclasses.is_dataclass(hint):
-            found[name] = Key(name, hint, default, docs.get(field.name, ""))
+            found[name] = Key(name, hint, default, cls)
             continue
         for inner in keys(hint, name + ".").values():  # type: ignore[arg-type]
             value = inner.default
@@ -240,6 +246,9 @@ def judge(value: Any, hint: Any) -> Any:
     Raises:
         ValueError: a phrase that says why not.
     """
+    # names, which are all that most mistakes need, do without a library whose import takes a third of a start
+    if type(value) is str and value.isascii() and hint in (str, str | None):
+        return value
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     settings = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)

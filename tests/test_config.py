@@ -394,7 +394,7 @@ def test_field_docs() -> None:
     ],
 )
 def test_text_is_read_by_type(text: str, hint: Any, value: Any) -> None:
-    got = schema.read(schema.Key("k", hint, MISSING, ""), text)
+    got = schema.read(schema.Key("k", hint, MISSING), text)
     assert got == value and type(got) is type(value)
 
 
@@ -414,7 +414,7 @@ def test_text_is_read_by_type(text: str, hint: Any, value: Any) -> None:
 )
 def test_text_of_another_type_is_refused(text: str, hint: Any, reason: str) -> None:
     with pytest.raises(UsageError) as caught:
-        schema.read(schema.Key("k", hint, MISSING, ""), text)
+        schema.read(schema.Key("k", hint, MISSING), text)
     assert str(caught.value) == f"k={text}: {reason}"
 
 

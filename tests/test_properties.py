@@ -56,7 +56,7 @@ def test_a_value_shown_is_read_back(data: st.DataObject) -> None:
     value = data.draw(HINTS[hint])
     cells, wrong = expand([f"key={schema.show(value)}"])
     assert not wrong and len(cells) == 1
-    back = schema.read(schema.Key("key", hint, value, ""), cells[0].settings["key"])
+    back = schema.read(schema.Key("key", hint, value), cells[0].settings["key"])
     assert back == value and type(back) is type(value)
 
 
