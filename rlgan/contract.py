@@ -14,6 +14,7 @@ from rlgan.core.protocols import DataSet, Env
 from rlgan.core.rows import about, blank
 from rlgan.core.vec import STUCK, called, choices, mask_width
 from rlgan.errors import EnvError, PluginError, guarded
+from rlgan.report.statistics import OWN
 from rlgan.store.tree import is_name
 
 NAMES = "names are strings without '/' that do not begin with '$'"
@@ -52,6 +53,8 @@ def check_rows(env: Env, n: int, device: torch.device, name: str) -> None:
     _compare(name, "the reward", reward, torch.empty(n, device=device))
     _compare(name, "terminated", terminated, torch.empty(n, dtype=torch.bool, device=device))
     _compare(name, "the observation", called(name, "in its observe", env.observe, following), shown)
+    if hasattr(env, "metrics") and (taken := set(OWN) & called(name, "in its metrics", env.metrics, state).keys()):
+        raise EnvError(f"env {name} has a metric named {min(taken)!r}, which every record has: give it another name")
     if hasattr(env, "action_mask"):
         mask, width = called(name, "in its action_mask", env.action_mask, state), mask_width(env.action_space)
         _compare(name, "the action mask", mask, torch.empty((n, width), dtype=torch.bool, device=device))

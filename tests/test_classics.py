@@ -11,6 +11,7 @@ from rlgan import evaluate
 from rlgan.contract import check_rows
 from rlgan.core import seeding
 from rlgan.core.vec import VecEnv
+from rlgan.registry import Registry
 from rlgan_envs.acrobot import Acrobot, AcrobotConfig
 from rlgan_envs.mountaincar import MountainCar, MountainCarConfig
 from rlgan_envs.mountaincar_continuous import MountainCarContinuous, MountainCarContinuousConfig
@@ -244,3 +245,23 @@ def test_pictures_show_the_state():
         valley, hill = (coloured(make(kind), at, 0.0) for at in (-PI / 6, 0.3))
         assert abs(valley[1] - (1.2 - PI / 6) * 600 / 1.8) < 3
         assert hill[1] > 450 and hill[0] < valley[0] - 150
+
+
+@pytest.mark.parametrize("name", ["cartpole", "pendulum", "acrobot", "mountaincar", "mountaincar-continuous", "taxi"])
+def test_known_scores_are_of_the_default_length(name):
+    spec = Registry().get("envs", name)
+    assert spec.known(spec.config()) == spec.scores and not spec.known(spec.config(max_steps=50))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "known"),
+    [
+        ("cartpole", {"velocities": False}, True),
+        ("frozenlake", {"slippery": False}, False),
+        ("frozenlake", {"map": "8x8"}, False),
+        ("cliffwalking", {"slippery": True}, False),
+    ],
+)
+def test_known_scores_are_of_the_very_problem(name, settings, known):
+    spec = Registry().get("envs", name)
+    assert bool(spec.known(spec.config(**settings))) == known

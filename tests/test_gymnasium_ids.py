@@ -141,6 +141,23 @@ class Falls(gymnasium.Env):
         return np.zeros(1, np.float32), 0.0, False, False, {}
 
 
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_an_env_that_draws_nothing_need_not_take_a_render_mode(mode):
+    class Plain(Falls):
+        def __init__(self):
+            self.index = 0
+
+    gymnasium.register("Plain-v0", Plain, disable_env_checker=True)
+    try:
+        env = host("Plain-v0", mode=mode)
+        env.start(0)
+        env.send(0, torch.zeros(3, dtype=torch.int64))
+        assert env.receive(0)["reward"].tolist() == [0.0, 0.0, 0.0]
+        env.close()
+    finally:
+        del gymnasium.registry["Plain-v0"]
+
+
 @pytest.mark.filterwarnings("ignore:.*not in the possible render_modes")
 def test_a_copy_that_raises_is_named():
     gymnasium.register("Falls-v0", Falls, disable_env_checker=True)

@@ -20,6 +20,7 @@ import yaml
 from gymnasium.spaces import Box, Dict, Discrete
 
 import rlgan
+from rlgan import session
 from rlgan.cli.main import main
 from rlgan.core.vec import VecEnv
 from rlgan.errors import PluginError, UsageError
@@ -160,6 +161,17 @@ def test_text_with_signs_of_the_grammar_stays_one_value(tmp_path: Path) -> None:
     assert finished.dir == odd and (odd / "curve.png").exists()
     again = rlgan.run(f"@{odd / 'config.yaml'}", dir=str(tmp_path / "again"), steps=120)
     assert again.evaluation["protocol"] == finished.evaluation["protocol"]
+
+
+def test_a_generators_run_says_what_it_was_judged_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    small = {"data.vocabulary": 12, "data.samples": 64, "data.length": 6, "data.width": 4, "eval.samples": 32}
+    finished = rlgan.run(generator="mle", data="oracle", steps=4, dir="~/run", preset="none", **small)
+    assert finished.dir == tmp_path / "run", "a ~ that no shell has read is the home folder"
+    judged = session.evaluate(finished.dir, None, None, 0)
+    assert finished.evaluation["protocol"] == judged["protocol"] and "vocabulary=12" in judged["protocol"]
+    cooler = session.evaluate(finished.dir, None, None, 0, temperature=0.5)["protocol"]
+    assert cooler == f"{judged['protocol']} temperature=0.5"
 
 
 def test_run_belongs_to_the_main_thread() -> None:

@@ -21,7 +21,7 @@ from rlgan.core.protocols import Phase, Replay, Rollouts, Spaces
 from rlgan.core.source import make_source
 from rlgan.core.stream import Stream
 from rlgan.core.vec import VecEnv
-from rlgan.nn.normalise import EPSILON, PRIOR, Moments, Normaliser, scales
+from rlgan.nn.normalise import EPSILON, PRIOR, Moments, Normaliser, scaled, scales
 from rlgan.nn.value_heads import next_values
 from rlgan.store import checkpoint
 from rlgan_agents.ppo import PPO, PPOConfig
@@ -106,6 +106,12 @@ def test_a_games_numbers_are_vecnormalizes() -> None:
     np.testing.assert_allclose(part.mean.numpy(), theirs.obs_rms.mean, rtol=1e-6)
     np.testing.assert_allclose(part.variance.numpy(), theirs.obs_rms.var, rtol=1e-6)
     np.testing.assert_allclose(ours(torch.from_numpy(theirs.get_original_obs())).numpy(), seen, rtol=1e-4, atol=1e-5)
+
+
+def test_scaled_floats_have_no_bounds() -> None:
+    image, number = Box(0, 255, (4, 84, 84), np.uint8), Discrete(3)
+    space = scaled(Dict({"board": Box(0.0, 255.0, (2, 9, 9), np.float32), "image": image, "n": number}))
+    assert space == Dict({"board": Box(-np.inf, np.inf, (2, 9, 9), np.float32), "image": image, "n": number})
 
 
 def test_dicts_are_scaled_part_by_part() -> None:

@@ -82,6 +82,11 @@ class SlashInState(Walk):
         return {**super().reset(n, rng), "a/b": torch.zeros(n)}
 
 
+class BoastfulMetric(Walk):
+    def metrics(self, state):
+        return {"return": torch.full_like(state["place"], 500.0)}
+
+
 class LosesKey(Walk):
     def step(self, state, action, rng):
         state, reward, terminated = super().step(state, action, rng)
@@ -290,6 +295,7 @@ FAULTS = {
     FlatReward: r"returned the reward as float32 of \(16, 1\) on cpu; it must be float32 of \(16,\)",
     DoubleReward: r"returned the reward as float64 of \(16,\) on cpu; it must be float32 of \(16,\)",
     SlashInState: r"has a state named 'a/b'; names are strings without '/' that do not begin with '\$'",
+    BoastfulMetric: r"has a metric named 'return', which every record has: give it another name",
     LosesKey: r"returned the state as \['place'\] from step; it must have the keys \['age', 'place'\]",
     NoSteps: r"has max_steps=30.0; it must be a whole number of at least 1",
     StateInPlace: r"changes the state's 'age' in place in step: return new tensors",
@@ -401,7 +407,7 @@ def test_what_the_plugin_raises_is_named() -> None:
         def metrics(self, state):
             raise KeyError("stock")
 
-    with pytest.raises(ConformanceError, match=r"^env Raises raised KeyError in the check 'extras': 'stock'$"):
+    with pytest.raises(ConformanceError, match=r"^env Raises raised KeyError in its metrics: 'stock'$"):
         check_env(Raises, WalkConfig())
 
 

@@ -1,5 +1,6 @@
 """The loop: budgets of phases, one evaluation at the end, rollouts, and envs that hand out their own state."""
 
+from dataclasses import replace
 from operator import itemgetter
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from rlgan.core.protocols import Phase, Replay, Rollouts
 from rlgan.core.stream import Stream
 from rlgan.core.trainer import Intervals, Output, Trainer
 from rlgan.core.vec import VecEnv
-from rlgan.errors import UsageError
+from rlgan.errors import PluginError, UsageError
 from rlgan.report.record import LiveLine, Record, read
 from rlgan.report.trackers import Trackers
 from rlgan.store import checkpoint
@@ -239,3 +240,14 @@ def test_a_phase_of_nothing_is_none_and_one_without_a_limit_is_the_run(tmp_path,
     trainer = Trainer(learner, stream, None, Intervals(40, 0, 0, 0, 1), "eager", dict, lambda row: 0.0, {})
     trainer._run_phase(trainer.phases[0])
     assert int(learner.seen[0]) == updates
+
+
+@pytest.mark.parametrize("name", ["return_mean", "step", "episodes"])
+def test_a_metric_may_not_replace_a_field_of_the_record(tmp_path, name):
+    class Boastful(Learner):
+        def phases(self):
+            (phase,) = super().phases()
+            return [replace(phase, update=lambda batch: {name: torch.tensor(500.0)})]
+
+    with pytest.raises(PluginError, match=f"a metric is named '{name}', which every line of the record has"):
+        run(tmp_path, Boastful(("a", Rollouts(5, 10), None, "steps")), 100)

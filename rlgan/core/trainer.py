@@ -28,7 +28,7 @@ from rlgan.core.reward import RewardStage
 from rlgan.core.source import ReplaySource, make_source
 from rlgan.core.stream import DataStream, Stream
 from rlgan.errors import NonFiniteError, UsageError
-from rlgan.report.record import LiveLine, Record
+from rlgan.report.record import LiveLine, Record, free
 from rlgan.report.trackers import Trackers
 from rlgan.store import checkpoint, tree
 from rlgan.store.state import Saved, saved, whole
@@ -216,7 +216,7 @@ class Trainer(Saved):
             if name in self.sums:
                 self.sums[name].add_(value)
             else:
-                self.sums[name] = value.detach().to(self.device, copy=True)
+                self.sums[free(name)] = value.detach().to(self.device, copy=True)
         self.summed += 1
 
     def _record(self) -> None:

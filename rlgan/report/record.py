@@ -11,11 +11,23 @@ import tempfile
 from pathlib import Path
 from typing import Any, TextIO
 
-from rlgan.errors import RlganError, UsageError
+from rlgan.errors import PluginError, RlganError, UsageError
+from rlgan.report.statistics import OWN
 
 _BAR = 16
 HEADLINES = 3
 """Numbers of a generator's evaluation that are shown, those that a judge puts first."""
+
+
+FIELDS = ("kind", "phase", "step", "rows", "updates", "time", *(f"{name}_mean" for name in OWN), "episodes")
+"""What a line of the record has besides a learner's metrics."""
+
+
+def free(name: str) -> str:
+    """The name of a metric. PluginError: the record has a field of that name, which the metric would replace."""
+    if name in FIELDS:
+        raise PluginError(f"a metric is named {name!r}, which every line of the record has: give it another name")
+    return name
 
 
 def prepare_directory(path: Path) -> None:

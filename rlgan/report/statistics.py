@@ -10,6 +10,8 @@ from torch import Tensor
 from rlgan.errors import EnvError
 from rlgan.store.state import Saved
 
+OWN = ("episodes", "return", "length")
+"""Sums over games that every env has; metrics of an env's own have other names."""
 NOT_FINITE = "gave a reward that is NaN or infinite: every reward must be a finite number"
 
 
@@ -27,7 +29,7 @@ class Statistics(Saved):
 
         self.running = zeros()
         self.length = zeros()
-        self.sums = {name: zeros() for name in ("episodes", "return", "length", *metrics)}
+        self.sums = {name: zeros() for name in (*OWN, *metrics)}
 
     def advance(self, reward: Tensor, valid: Tensor) -> Tensor:
         """Add one row (N,) of rewards, 0 on invalid rows, and return the lengths (N,) so far.
