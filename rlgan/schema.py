@@ -50,7 +50,7 @@ class Key:
 
     @property
     def doc(self) -> str:
-        """What it means; read from the source only where it is shown, which takes longer than all else at a start."""
+        """What it means; read from the source where it is shown, and not at every start."""
         return field_docs(self.owner).get(self.name.rpartition(".")[2], "")
 
     @property

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from rlgan.core.protocols import Batch, Phase, Replay, Spaces
 from rlgan.hookspecs import hookimpl
-from rlgan.nn.continuous import Bounded, Carry, Critics, Noise, flat, networks, squashed, target_of, unfit, uniform
+from rlgan.nn.continuous import Bounded, Carry, Critics, Noise, networks, squashed, target_of, unfit, uniform
 from rlgan.nn.distributions import Categorical
 from rlgan.nn.optimise import Adam, optimise, soft_update
-from rlgan.nn.torsos import Precision, compute_dtype
+from rlgan.nn.torsos import Precision, compute_dtype, flat
 from rlgan.specs import AgentSpec, Preset
 from rlgan.store.state import Saved
 

@@ -18,7 +18,7 @@ from rlgan.core.protocols import Batch, Observation, mapped
 from rlgan.errors import UsageError
 from rlgan.nn import value_heads
 from rlgan.nn.distributions import DiagonalGaussian, distribution_over, forbid
-from rlgan.nn.torsos import MLP, Precision, image_network, side_by_side, tanh, unfit_image
+from rlgan.nn.torsos import MLP, Precision, flat, image_network, side_by_side, tanh, unfit_image
 
 Memory = Literal["none", "gru", "lstm"]
 
@@ -254,4 +254,4 @@ def _reader(space: Space) -> tuple[int, Callable[[Tensor], Tensor]]:
             return torch.cat([F.one_hot(digit.long() - start, n) for digit, n, start in each], -1).float()
 
         return sum(sizes), digits
-    return math.prod(space.shape or ()), lambda x: x[:, None].flatten(1).float()  # a Box of shape () too
+    return math.prod(space.shape or ()), flat

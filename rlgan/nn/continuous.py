@@ -136,11 +136,6 @@ def target_of(net: nn.Module) -> Any:
     return copy.deepcopy(net).requires_grad_(False)
 
 
-def flat(obs: Tensor) -> Tensor:
-    """Observations (B, ...) as vectors of floats."""
-    return obs[:, None].flatten(1).float()  # of shape () too
-
-
 def unfit(observation: Space, action: Space, numbered: bool = False) -> str | None:
     """Why no such agent fits an env, or None; ``numbered`` ones take a Discrete too."""
     if not isinstance(observation, Box) or len(observation.shape) == 3:

@@ -63,7 +63,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Flatten all but the first dimension and apply the layers."""
-        x = x[:, None].flatten(1).float()  # of shape () too
+        x = flat(x)
         *hidden, last = self.layers
         for i, layer in enumerate(hidden):
             if not isinstance(layer, nn.Linear):
@@ -74,6 +74,11 @@ class MLP(nn.Module):
                 x = F.linear(x, layer.weight, layer.bias)
             x = self.activation(self.norms[i](x) if self.norms else x)
         return last(x.float())
+
+
+def flat(x: Tensor) -> Tensor:
+    """Observations (B, ...) as vectors of floats; those of shape () are vectors of one."""
+    return (x.flatten(1) if x.dim() > 1 else x[:, None]).float()
 
 
 def side_by_side(layers: list[Tensor]) -> nn.Parameter:
