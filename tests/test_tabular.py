@@ -431,7 +431,7 @@ def test_planning_on_the_command_line(tmp_path, capsys):
     train = [row for row in final(folder)[1] if row["kind"] == "train"]
     # values begin at 0 and reach the distance of the farthest cell, 14 steps, one sweep each; the next changes nothing
     assert [row["residual"] for row in train] == [1.0] * 14 + [0.0] and train[-1]["step"] == 15
-    assert "residual 0" in (shown := capsys.readouterr().err) and "-13.0 mean return" in shown
+    assert "residual 0" in (shown := capsys.readouterr().err) and "-13 mean return over 2 games" in shown
     assert main(["eval", str(folder), "episodes=3", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["return_mean"] == -13
     policy = rlgan.load(folder)
