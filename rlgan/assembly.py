@@ -14,10 +14,21 @@ import torch
 from gymnasium.spaces import Box, Space
 
 from rlgan import config
-from rlgan.contract import check_agent, check_names, check_rows, check_samples
+from rlgan.contract import (
+    check_agent,
+    check_generator,
+    check_learner,
+    check_names,
+    check_reward,
+    check_reward_model,
+    check_rows,
+    check_samples,
+    sample,
+    shown,
+)
 from rlgan.core import seeding
 from rlgan.core.capture import Captured
-from rlgan.core.protocols import DataSet, Spaces
+from rlgan.core.protocols import DataSet, Spaces, mapped
 from rlgan.core.vec import VecEnv, called
 from rlgan.errors import PluginError, UsageError, guarded
 from rlgan.nn.normalise import Normaliser, scaled, scales
@@ -93,19 +104,29 @@ def build_agent(run: Run, env: Any, device: torch.device) -> Any:
         raise UsageError(
             "agent.rows=true reads rewards in what the env shows, as they are: leave reward= and normalise.* out"
         )
-    agent = part.spec.factory(told, part.config, device)
+    agent, who = part.spec.factory(told, part.config, device), f"agent {part.name}"
+    check_learner(agent, ("carry", "act"), who)
     if not part.spec.sees_state:
         with seeding.fork(0, device):
-            check_agent(agent, (told.observation, told.action), env.num_envs, device, f"agent {part.name}")
+            check_agent(agent, (told.observation, told.action), env.num_envs, device, who)
     return agent
 
 
-def build_reward(run: Run, env: Any, device: torch.device) -> Any:
+def build_reward(run: Run, env: Any, agent: Any, device: torch.device) -> Any:
     """Make the reward model, or None where the env's own reward is learned from."""
     if "reward" not in run.parts:
         return None
-    part = run.parts["reward"]
-    return part.spec.factory(spaces(run, env), part.config, device)
+    part, told, n, who = run.parts["reward"], spaces(run, env), env.num_envs, f"reward model {run.config.reward}"
+    model = part.spec.factory(told, part.config, device)
+    check_reward_model(model, who)
+    obs, no = shown(told.observation, n, device), torch.zeros(n, dtype=torch.bool, device=device)
+    row = {"obs": obs, "next_obs": obs, "reward": no.float(), "terminated": no, "truncated": no, "valid": ~no}
+    row["action"] = sample(told.action, n, 0, device)
+    with seeding.fork(0, device), torch.no_grad():
+        if not run.learner.spec.sees_state:
+            row |= agent.act(obs, agent.carry(n), no.sum(), True)[0]
+        check_reward(model, mapped(lambda value: value[None], row), agent, who)
+    return model
 
 
 def build_data(run: Run) -> DataSet:
@@ -123,7 +144,11 @@ def build_data(run: Run) -> DataSet:
 
 def build_generator(run: Run, data: DataSet, device: torch.device) -> Any:
     """Make the generator for the data set."""
-    return run.learner.spec.factory(data, run.learner.config, device)
+    generator, who = run.learner.spec.factory(data, run.learner.config, device), f"generator {run.learner.name}"
+    check_learner(generator, ("sample", "log_prob") if data.tokens else ("sample",), who)
+    with seeding.fork(0, device):
+        check_generator(generator, data, 2, device, who)
+    return generator
 
 
 def spaces(run: Run, env: Any) -> Spaces:

@@ -10,12 +10,12 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from rlgan.core.protocols import DataSet, Env
+from rlgan.core.protocols import Batch, DataSet, Env, Phase
 from rlgan.core.rows import about, blank
 from rlgan.core.vec import STUCK, called, choices, mask_width
 from rlgan.errors import EnvError, PluginError, guarded
 from rlgan.report.statistics import OWN
-from rlgan.store.tree import is_name
+from rlgan.store.tree import encode, is_name
 
 NAMES = "names are strings without '/' that do not begin with '$'"
 
@@ -83,24 +83,32 @@ def _compare(name: str, what: str, value: Any, like: Any, where: str = "") -> No
         raise EnvError(f"env {name} returned {what} as {about(value)}; it must be {about(like)}")
 
 
+def check_learner(learner: Any, uses: tuple[str, ...], who: str) -> None:
+    """Ask an agent or a generator for what a run asks of it: its ``uses``, as ``act``, its phases and its state.
+
+    ``who`` begins the sentence.
+
+    Raises:
+        PluginError: the first thing that is wrong.
+    """
+    _check_saved(learner, (*uses, "phases"), who)
+    phases = guarded(PluginError, who, "in its phases", learner.phases)
+    if not isinstance(phases, list):
+        raise PluginError(f"{who} returned {about(phases)} from phases; it must be a list of Phase, which may be empty")
+    for phase in phases:
+        if not isinstance(phase, Phase):
+            raise PluginError(f"{who} returned a list with {about(phase)} from phases; it must be a list of Phase")
+
+
 def check_agent(agent: Any, spaces: tuple[Space, Space], n: int, device: torch.device, who: str) -> None:
-    """Let an agent act once on ``n`` observations, and ask it for what a run asks later; ``who`` begins the sentence.
+    """Let an agent act once on ``n`` observations; ``who`` begins the sentence.
 
     ``spaces`` are those of one observation and one action. Draws from the default generator, as `check_rows` does.
 
     Raises:
         PluginError: the first thing that is wrong.
     """
-    for name in ("carry", "act", "phases", "state_dict", "load_state_dict"):
-        if not callable(getattr(agent, name, None)):
-            raise PluginError(f"{who} has no {name}(): every agent must have it")
-    phases = guarded(PluginError, who, "in its phases", agent.phases)
-    if not isinstance(phases, list):
-        raise PluginError(f"{who} returned {about(phases)} from phases; it must be a list of Phase, which may be empty")
-    guarded(PluginError, who, "in its state_dict", agent.state_dict)
-    obs, step = sample(spaces[0], n, 0, device), torch.zeros((), dtype=torch.int64, device=device)
-    if isinstance(obs, dict) and "action_mask" in obs:
-        obs["action_mask"].fill_(1)  # a drawn one may forbid every action
+    obs, step = shown(spaces[0], n, device), torch.zeros((), dtype=torch.int64, device=device)
     carry = guarded(PluginError, who, "in its carry", agent.carry, n)
     with torch.no_grad():
         given = guarded(PluginError, who, "in its act", agent.act, obs, carry, step, True)
@@ -117,6 +125,76 @@ def check_agent(agent: Any, spaces: tuple[Space, Space], n: int, device: torch.d
         raise PluginError(f"{who} returned actions as {about(action)}; they must be {about(like)}")
     if fault := outside(spaces[1], action):
         raise PluginError(f"{who} gives an action that {fault}")
+
+
+def check_generator(generator: Any, data: DataSet, n: int, device: torch.device, who: str) -> Tensor:
+    """Let a generator make ``n`` samples, compare them with the data's and return them; ``who`` begins the sentence.
+
+    Draws from the default generator, as `check_rows` does.
+
+    Raises:
+        PluginError: the first thing that is wrong.
+    """
+    made = guarded(PluginError, who, "in its sample", generator.sample, n)
+    like = torch.empty((n, *data.real.shape[1:]), dtype=data.real.dtype, device=device)
+    if about(made) != about(like):
+        said = f"returned {about(made)} from sample({n})"
+        raise PluginError(f"{who} {said}; it must be {about(like)}, as DataSet.real is")
+    if made.requires_grad:
+        raise PluginError(f"{who} returned samples with their graph: sample under torch.no_grad()")
+    return made
+
+
+def check_reward_model(model: Any, who: str) -> None:
+    """Compare a reward model with what a run asks of it; ``who`` begins the sentence.
+
+    Raises:
+        PluginError: the first thing that is wrong.
+    """
+    _check_saved(model, ("reward", "update"), who)
+    if (when := getattr(model, "when", None)) not in ("collect", "sample"):
+        raise PluginError(f"{who} has when={when!r}; it must be 'collect' or 'sample'")
+    for name in ("every", "batch_size"):
+        value = getattr(model, name, None)
+        if type(value) is not int or value < 1:
+            raise PluginError(f"{who} has {name}={value!r}; it must be a whole number of at least 1")
+
+
+def check_reward(model: Any, rows: Batch, learner: Any, who: str) -> None:
+    """Let a reward model judge rows (T, N, ...) once, as in a run; ``who`` begins the sentence.
+
+    Raises:
+        PluginError: the first thing that is wrong.
+    """
+    with torch.no_grad():
+        reward, shape = guarded(PluginError, who, "in its reward", model.reward, rows, learner), rows["reward"].shape
+    if not isinstance(reward, Tensor) or not reward.is_floating_point() or reward.shape != shape:
+        raise PluginError(f"{who} returned {about(reward)} from reward; it must be floats of {tuple(shape)}")
+    if reward.requires_grad:
+        raise PluginError(f"{who} returned a reward with its graph, even under no_grad: detach it")
+    if not bool(reward.isfinite().all()):
+        raise PluginError(f"{who} gives a reward that is not finite")
+
+
+def _check_saved(thing: Any, methods: tuple[str, ...], who: str) -> None:
+    """PluginError unless it has the methods, and a state that can be saved."""
+    for name in (*methods, "state_dict", "load_state_dict"):
+        if not callable(getattr(thing, name, None)):
+            kind = who.rpartition(" ")[0]
+            raise PluginError(f"{who} has no {name}(): every {kind} must have it")
+    state = guarded(PluginError, who, "in its state_dict", thing.state_dict)
+    try:
+        encode(state, {})
+    except TypeError as error:
+        raise PluginError(f"{who} has a state_dict that cannot be saved: {error}") from error
+
+
+def shown(space: Space, n: int, device: torch.device) -> Any:
+    """Draw n observations as `sample` does, in which every action is allowed."""
+    obs = sample(space, n, 0, device)
+    if isinstance(obs, dict) and "action_mask" in obs:
+        obs["action_mask"].fill_(1)
+    return obs
 
 
 def sample(space: Space, n: int, seed: int, device: torch.device) -> Any:

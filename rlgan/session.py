@@ -288,7 +288,7 @@ def _agent_task(run: Run, folder: Path, device: torch.device, threads: int, stac
             return _play(run, agent, normaliser, c.eval.episodes, 0, device)
 
     stream = Stream(env, assembly.acting(run, agent, env, normaliser), agent.carry, normaliser)
-    reward = assembly.build_reward(run, env, device)
+    reward = assembly.build_reward(run, env, agent, device)
     games = judge.Games(run.world.spec.known(run.world.config))
     return Task(agent, stream, reward, evaluate_now, threads, games, "rlgan watch")
 

@@ -39,6 +39,7 @@ def numberless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seeding, "state_dict", lambda device: {})
     monkeypatch.setattr(seeding, "load_state_dict", lambda tree, device: None)
     monkeypatch.setattr(assembly, "check_agent", lambda *_: None)  # it looks at the actions, before the run
+    monkeypatch.setattr(assembly, "check_generator", lambda *_: None)
     monkeypatch.setitem(text.PIECE, "meta", text.PIECE["cuda"])
 
 

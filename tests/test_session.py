@@ -12,6 +12,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch import Tensor
 from rlgan import assembly, config, rundir
 from rlgan.cli.main import main
 from rlgan.config import agents_that_can
+from rlgan.core.protocols import DataSet, Phase
 from rlgan.core.vec import VecEnv
 from rlgan.registry import Registry
 from rlgan.store import checkpoint, durable
@@ -531,9 +533,11 @@ class Straight:
     def carry(self, n: int) -> None: ...
 
     def phases(self) -> Any:
-        return None if self.fault == "phases" else []
+        return None if self.fault == "phases" else [self.act] if self.fault == "phase" else []
 
     def state_dict(self) -> dict[str, Any]:
+        if self.fault == "lost":
+            return {"since": date(2026, 1, 1)}
         return {} if self.fault != "state" else {"kept": self.kept}  # type: ignore[attr-defined]
 
     def load_state_dict(self, tree: dict[str, Any]) -> None: ...
@@ -547,12 +551,29 @@ class Straight:
         return action if self.fault == "bare" else ({"move" if self.fault == "key" else "action": action}, None)
 
 
+def put(monkeypatch: pytest.MonkeyPatch, kind: str, factory: Callable[..., Any]) -> None:
+    """In the place of every plugin of a kind."""
+    find = Registry.get
+
+    def found(self: Registry, asked: str, name: str) -> Any:
+        spec = find(self, asked, name)
+        return replace(spec, factory=factory) if asked == kind else spec
+
+    monkeypatch.setattr(Registry, "get", found)
+
+
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
         ("no carry", "has no carry(): every agent must have it"),
         ("phases", "returned NoneType from phases; it must be a list of Phase, which may be empty"),
+        ("phase", "returned a list with method from phases; it must be a list of Phase"),
         ("state", "raised AttributeError in its state_dict: 'Straight' object has no attribute 'kept'"),
+        (
+            "lost",
+            "has a state_dict that cannot be saved: 'since' is a date; a state holds tensors, numbers, strings, None, "
+            "dicts and lists",
+        ),
         ("raises", "raised KeyError in its act: 'speed'"),
         ("bare", "returned int64 of (8,) on cpu from act; it must be (a dict with 'action', the next carry)"),
         ("key", "returned a dict with ['move'] from act; it must be a dict with 'action'"),
@@ -565,13 +586,108 @@ def test_a_faulty_agent(
     fault: str, sentence: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is named before the run begins, and the env is not blamed."""
-    find = Registry.get_named
-
-    def found(self: Registry, kind: str, name: str) -> tuple[Any, str]:
-        spec, argument = find(self, kind, name)
-        return (replace(spec, factory=lambda *_: Straight(fault)) if kind == "agents" else spec), argument
-
-    monkeypatch.setattr(Registry, "get_named", found)
+    put(monkeypatch, "agents", lambda *_: Straight(fault))
     assert main(["run", "agent=random", "env=cartpole", "dir=x"]) == 3
     assert said(capsys) == f"rlgan: agent random {sentence}\n"
+    assert not Path("x").exists()
+
+
+class Copies:
+    """A generator that knows one sequence, with one fault."""
+
+    def __init__(self, data: DataSet, fault: str) -> None:
+        self.real, self.fault = data.real, fault
+        if fault == "no log_prob":
+            self.log_prob = None
+
+    def sample(self, n: int, prefix: Tensor | None = None) -> Tensor:
+        if self.fault == "raises":
+            raise KeyError("words")
+        made = self.real[:1].expand(n, -1)
+        return made[:, 1:] if self.fault == "short" else made.float() if self.fault == "dtype" else made
+
+    def log_prob(self, tokens: Tensor) -> Tensor:
+        return torch.zeros(tokens.shape)
+
+    def phases(self) -> list[Phase]:
+        return []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"since": date(2026, 1, 1)} if self.fault == "lost" else {}
+
+    def load_state_dict(self, tree: dict[str, Any]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("no log_prob", "has no log_prob(): every generator must have it"),
+        ("raises", "raised KeyError in its sample: 'words'"),
+        (
+            "short",
+            "returned int64 of (2, 7) on cpu from sample(2); it must be int64 of (2, 8) on cpu, as DataSet.real is",
+        ),
+        (
+            "dtype",
+            "returned float32 of (2, 8) on cpu from sample(2); it must be int64 of (2, 8) on cpu, as DataSet.real is",
+        ),
+        (
+            "lost",
+            "has a state_dict that cannot be saved: 'since' is a date; a state holds tensors, numbers, strings, None, "
+            "dicts and lists",
+        ),
+    ],
+)
+def test_a_faulty_generator(
+    fault: str, sentence: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named before the run begins."""
+    put(monkeypatch, "generators", lambda data, *_: Copies(data, fault))
+    Path("poem.txt").write_text("roses x\nviolets\n" * 8)
+    assert main(["run", "generator=mle", "data=lines:poem.txt", "data.length=8", "dir=x"]) == 3
+    assert said(capsys) == f"rlgan: generator mle {sentence}\n"
+    assert not Path("x").exists()
+
+
+class Praise:
+    """A reward model that praises every row, with one fault."""
+
+    when, every, batch_size = "collect", 4, 8
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+        if fault == "when":
+            self.when = "never"
+        if fault == "every":
+            self.every = 0
+
+    def reward(self, rows: dict[str, Tensor], learner: Any) -> Any:
+        praise = rows["obs"].flatten(2).mean(2) * 0 + float("nan" if self.fault == "nan" else 1)
+        return praise[0] if self.fault == "shape" else praise
+
+    def update(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, tree: dict[str, Any]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("when", "has when='never'; it must be 'collect' or 'sample'"),
+        ("every", "has every=0; it must be a whole number of at least 1"),
+        ("shape", "returned float32 of (8,) on cpu from reward; it must be floats of (1, 8)"),
+        ("nan", "gives a reward that is not finite"),
+    ],
+)
+def test_a_faulty_reward_model(
+    fault: str, sentence: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named before the run begins, and the agent is not blamed."""
+    put(monkeypatch, "rewards", lambda *_: Praise(fault))
+    assert main(["run", "agent=ppo", "env=cartpole", "reward=rnd", "dir=x"]) == 3
+    assert said(capsys) == f"rlgan: reward model rnd {sentence}\n"
     assert not Path("x").exists()

@@ -210,9 +210,9 @@ class DrawsInUpdateItself(Plane):
 
 
 FAULTS = {
-    FloatSamples: r"returned float32 of \(1, 1, 28, 28\) from sample\(1\); it must be uint8 of \(1, 1, 28, 28\), as D",
-    NoChannel: r"returned uint8 of \(1, 28, 28\) from sample\(1\); it must be uint8 of \(1, 1, 28, 28\), as DataSet\.",
-    OneTooMany: r"returned uint8 of \(9, 1, 28, 28\) from sample\(8\); it must be uint8 of \(8, 1, 28, 28\)",
+    FloatSamples: r"returned float32 of \(1, 1, 28, 28\) on cpu from sample\(1\); it must be uint8 of \(1, 1, 28, 28\)",
+    NoChannel: r"returned uint8 of \(1, 28, 28\) on cpu from sample\(1\); it must be uint8 of \(1, 1, 28, 28\)",
+    OneTooMany: r"returned uint8 of \(9, 1, 28, 28\) on cpu from sample\(8\); it must be uint8 of \(8, 1, 28, 28\)",
     ForgetsTheScale: r"gives samples from 0 to [01], where real ones lie between 0 and 255: bring them to the scale of",
     BatchStatistics: r"makes other samples when more are asked for: number 0 of 64 is not that of 128 on the same ran",
     FixedNoise: r"gives the same samples whatever torch's default generator is seeded with: draw the noise from it",

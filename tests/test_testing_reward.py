@@ -184,9 +184,9 @@ class ForgetsCount(Surprise):
 
 
 FAULTS = {
-    OneForAll: r"returned float32 of \(\) from reward; it must be floats of \(16, 8\)",
-    Column: r"returned float32 of \(16, 8, 1\) from reward; it must be floats of \(16, 8\)",
-    Yes: r"returned bool of \(16, 8\) from reward; it must be floats of \(16, 8\)",
+    OneForAll: r"returned float32 of \(\) on cpu from reward; it must be floats of \(16, 8\)",
+    Column: r"returned float32 of \(16, 8, 1\) on cpu from reward; it must be floats of \(16, 8\)",
+    Yes: r"returned bool of \(16, 8\) on cpu from reward; it must be floats of \(16, 8\)",
     NotFinite: r"gives a reward that is not finite",
     Leaks: r"returned a reward with its graph, even under no_grad: detach it",
     NoSuchTime: r"has when='always'; it must be 'collect' or 'sample'",

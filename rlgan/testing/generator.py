@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlgan.contract import check_generator as check_made
 from rlgan.contract import check_samples
 from rlgan.core import seeding
 from rlgan.core.protocols import DataSet
@@ -16,7 +17,7 @@ from rlgan.core.stream import DataStream
 from rlgan.errors import ConformanceError
 from rlgan.registry import Registry
 from rlgan.testing.detect import SeparateDraws
-from rlgan.testing.kit import Call, Check, Subject, about, accepted, bind, check_draws, run_all, subject
+from rlgan.testing.kit import Call, Check, Subject, accepted, bind, check_draws, run_all, subject
 from rlgan.testing.learner import Learner, batches, in_place, randomness, saving, update_reads, updates
 from rlgan.testing.live import first_difference
 from rlgan.tokens import Tokens
@@ -92,20 +93,12 @@ def sequences() -> DataSet:
 def samples(s: GeneratorSubject) -> None:
     """Samples have the shape, dtype and scale of the real ones, whatever number is asked for."""
     for i, data in enumerate(s.sets):
-        generator, real = s.make(i), data.real
+        generator = s.make(i)
         for n in (1, N):
-            made, wanted = generator.sample(n), real[:1].expand(n, *real.shape[1:])
-            if not isinstance(made, Tensor) or (made.dtype, made.shape) != (real.dtype, wanted.shape):
-                raise ConformanceError(
-                    f"{s.who} returned {about(made)} from sample({n}); it must be {about(wanted)}, as DataSet.real is"
-                )
-            if made.requires_grad:
-                raise ConformanceError(f"{s.who} returned samples with their graph: sample under torch.no_grad()")
-            if made.device.type != s.device.type:
-                raise ConformanceError(f"{s.who} returned samples on {made.device.type}; they must be on {s.device}")
+            made = check_made(generator, data, n, s.device, s.who)
             if not bool(made.isfinite().all()):
                 raise ConformanceError(f"{s.who} gives samples that are not finite")
-            _check_scale(s, made.double(), real.double())
+            _check_scale(s, made.double(), data.real.double())
 
 
 def variety(s: GeneratorSubject) -> None:

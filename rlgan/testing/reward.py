@@ -10,6 +10,8 @@ import torch
 from gymnasium.spaces import Space
 from torch import Tensor
 
+from rlgan.contract import check_reward as check_judged
+from rlgan.contract import check_reward_model
 from rlgan.core import seeding
 from rlgan.core.protocols import Batch, Phase, Replay, Rollouts, Spaces
 from rlgan.core.reward import RewardStage
@@ -18,7 +20,7 @@ from rlgan.core.stream import Stream
 from rlgan.core.vec import VecEnv
 from rlgan.errors import ConformanceError
 from rlgan.registry import Registry
-from rlgan.testing.kit import Call, Check, about, accepted, bind, leaves, run_all, subject
+from rlgan.testing.kit import Call, Check, accepted, bind, leaves, run_all, subject
 from rlgan.testing.learner import SEED, Learner, host_reads, in_place, randomness, saving, updates
 from rlgan.testing.probe import PAIRS, STEPS, Player, Probe
 
@@ -60,12 +62,7 @@ class RewardSubject(Learner):
 
     def rows(self, model: Any, pair: int = 0) -> tuple[list[Batch], list[Batch]]:
         """What the trainer's own sources give a model to judge and to learn from: a batch of each source."""
-        if model.when not in ("collect", "sample"):
-            raise ConformanceError(f"{self.who} has when={model.when!r}; it must be 'collect' or 'sample'")
-        for name in ("every", "batch_size"):
-            value = getattr(model, name)
-            if type(value) is not int or value < 1:
-                raise ConformanceError(f"{self.who} has {name}={value!r}; it must be a whole number of at least 1")
+        check_reward_model(model, self.who)
         taps = []
         for source in SOURCES:
             player, tap = Player(self.pairs[pair][1], self.device), _Tap(model)
@@ -129,14 +126,9 @@ def rewards(s: RewardSubject) -> None:
     """``when``, ``every`` and ``batch_size`` are sound; a reward is a finite number for each row (T, N)."""
     for pair in range(len(s.pairs)):
         model = s.make(pair)
-        for call in s.uses(model, pair):
-            reward, shape = call.run(model), tuple(call.given["a row's 'reward'"].shape)
-            if not isinstance(reward, Tensor) or not reward.is_floating_point() or reward.shape != shape:
-                raise ConformanceError(f"{s.who} returned {about(reward)} from reward; it must be floats of {shape}")
-            if reward.requires_grad:
-                raise ConformanceError(f"{s.who} returned a reward with its graph, even under no_grad: detach it")
-            if not bool(reward.isfinite().all()):
-                raise ConformanceError(f"{s.who} gives a reward that is not finite")
+        player = Player(s.pairs[pair][1], s.device)
+        for rows in s.rows(model, pair)[0]:
+            check_judged(model, dict(rows), player, s.who)
 
 
 def independence(s: RewardSubject) -> None:
