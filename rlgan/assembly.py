@@ -8,12 +8,14 @@ import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from gymnasium.spaces import Box, Space
 
-from rlgan import config
+from rlgan import config, rundir
 from rlgan.contract import (
     check_agent,
     check_generator,
@@ -55,7 +57,7 @@ def build_env(
     """Make the env of a run with its rows on the device; for an ``evaluation`` that which it plays there."""
     part, c = run.world, run.config
     spec = part.spec
-    resume = f"rlgan resume {c.dir or 'last'}"
+    left = partial(rundir.left, Path(c.dir))
     if spec.host:
         return HostVecEnv(
             lambda n: called(c.env, "when it was made", spec.factory, part.config, part.argument, n, render),
@@ -66,9 +68,9 @@ def build_env(
             barrier=barrier,
             timeout=c.timeout,
             name=c.env,
-            resume=resume,
+            left=left,
         )
-    watchdog = Watchdog(c.timeout, c.env, resume)
+    watchdog = Watchdog(c.timeout, c.env, left)
     try:
         with watchdog:
             env = called(c.env, "when it was made", spec.factory, part.config, device, torch.float32)

@@ -6,6 +6,7 @@ import fcntl
 import json
 import platform
 import re
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from rlgan.errors import PluginError, RlganError, UsageError
 from rlgan.registry import Registry
 from rlgan.report import record
 from rlgan.runconfig import ROLES, Run, read_file
-from rlgan.store.checkpoint import Checkpoint
+from rlgan.store.checkpoint import Checkpoint, stored
 from rlgan.store.durable import MAX_BYTES, is_count
 from rlgan.store.state import MISFIT, reason
 
@@ -108,6 +109,14 @@ def _check_plugins(folder: Path, registry: Registry) -> None:
 def placed(run: Run, folder: Path) -> Run:
     """Return the run with its directory filled in, where a ``~`` that no shell has read is the home folder."""
     return replace(run, config=replace(run.config, dir=str(folder.expanduser())))
+
+
+def left(folder: Path, again: bool = True) -> str:
+    """What a run that ends early leaves, in a sentence; ``again`` where going on may end otherwise."""
+    if not (found := stored(folder / "checkpoints")):
+        return "there is no checkpoint yet"
+    hint = f", go on with: rlgan resume {shlex.quote(str(folder))}" if again else ""
+    return f"the last checkpoint is {found[0]}{hint}"
 
 
 _INFO = {

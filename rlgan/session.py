@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -19,7 +20,7 @@ from rlgan.core.stream import DataStream, Stream
 from rlgan.core.trainer import Interrupted, Intervals, Output, Trainer
 from rlgan.core.vec import VecEnv
 from rlgan.datasets import Judge
-from rlgan.errors import NonFiniteError, UsageError
+from rlgan.errors import NonFiniteError, RlganError, UsageError
 from rlgan.nn.normalise import Normaliser
 from rlgan.registry import Registry
 from rlgan.report import curve, record, samples
@@ -246,7 +247,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
         f"device {device}, {task.threads} thread{'s' * (task.threads > 1)}, capture {mode}"
         + (f", preset {run.preset.name}" if run.preset else "")
     )
-    if run.preset and run.preset.note and c.steps == run.preset.values.get("steps", c.steps):
+    if run.preset and run.preset.note and run.as_preset and not c.reward:
         say(run.preset.note)
     if saved:
         with rundir.fitting(saved, folder):
@@ -260,18 +261,19 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
         trainer.run(output)
     except Interrupted as stop:
         live.close()
-        say(f"saved; continue with: rlgan resume {folder}")
+        say(f"saved; continue with: rlgan resume {shlex.quote(str(folder))}")
         return 128 + stop.number
-    except NonFiniteError:
-        kept = max((folder / "checkpoints").glob("step_*"), key=lambda path: path.stat().st_mtime, default=None)
-        say(f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet")
+    except RlganError as error:
+        live.close()
+        # on the same numbers it would come to the same end
+        say(rundir.left(folder, again=not isinstance(error, NonFiniteError)))
         raise
     live.close()
     final = record.last_evaluation(folder / "metrics.jsonl", task.judge.drawn)
     picture = curve.draw(folder, f"{title}, seed {c.seed}", task.judge.drawn, task.judge.scores)
     say(task.judge.sentence(final))
     say(f"curve: {picture}")
-    say(f"see it: {task.see} {folder}")
+    say(f"see it: {task.see} {shlex.quote(str(folder))}")
     return 0
 
 

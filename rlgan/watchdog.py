@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
 
 from rlgan.errors import EnvError
 
@@ -17,16 +18,13 @@ class Watchdog(threading.Thread):
     Args:
         timeout: Seconds that one call may take.
         env: Name of the env, for the sentence that is printed.
-        resume: The command that resumes the run, for the same.
+        left: Says what is left of a run that is ended, for the same.
     """
 
-    def __init__(self, timeout: float, env: str, resume: str) -> None:
+    def __init__(self, timeout: float, env: str, left: Callable[[], str]) -> None:
         super().__init__(name="rlgan-watchdog", daemon=True)
         self._timeout = timeout
-        self._sentence = (
-            f"Env {env} did not answer within {timeout:g} seconds, so the run was ended. "
-            f"The last checkpoint is kept: resume with `{resume}`."
-        )
+        self._sentence, self._left = f"Env {env} did not answer within {timeout:g} seconds, so the run was ended", left
         self._tick = min(0.5, timeout / 5)
         self._calls, self._busy = 0, False
         self._closed = threading.Event()
@@ -48,7 +46,7 @@ class Watchdog(threading.Thread):
                 continue
             waited += self._tick
             if waited >= self._timeout:
-                print(self._sentence, file=sys.stderr, flush=True)
+                print(f"{self._sentence}; {self._left()}.", file=sys.stderr, flush=True)
                 os._exit(EnvError.exit_code)
 
     def close(self) -> None:

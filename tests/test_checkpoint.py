@@ -291,7 +291,7 @@ def test_a_fault_at_any_call_leaves_a_checkpoint_that_loads(tmp_path, monkeypatc
                 failed = error
         if isinstance(failed, RlganError):
             assert failed.exit_code == 1
-            assert os.strerror(how) in str(failed) and "the checkpoints already there are kept" in str(failed)
+            assert os.strerror(how) in str(failed)
             assert not list(root.glob("ckpt.tmp-*"))
         found = checkpoint.newest(root)
         survived.append(found.info["n"])

@@ -128,6 +128,14 @@ def test_presets(registry: Registry) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("words", "holds"),
+    [("seed=3 eval.episodes=5", True), ("steps=60000", False), ("agent.lr=0.1", False), ("normalise.obs=true", False)],
+)
+def test_what_a_preset_promises_holds_while_nothing_else_is_set(words: str, holds: bool) -> None:
+    assert config.resolve_one(["agent=dqn", "env=cartpole", *words.split()], Registry()).as_preset is holds
+
+
 def test_a_presets_name_stands_for_settings_of_several_envs() -> None:
     for env, high, copies in (("cartpole", 100.0, 8), ("breakout", 10.0, 16), ("pong", 10.0, 16)):
         run = config.resolve_one(["agent=dqn", f"env={env}", "preset=rainbow"], Registry())

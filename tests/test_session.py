@@ -359,7 +359,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(
         assert main(["run", *words]) == 1
     error = said(capsys)
     assert "could not be saved" in error and "No space left on device" in error
-    assert "the checkpoints already there are kept, and `rlgan resume` goes on from the newest" in error
+    assert f"the last checkpoint is {newest(folder)}, go on with: rlgan resume {folder}\n" in error
     assert len(list((folder / "checkpoints").glob("step_*"))) == 1
     assert main(["resume", str(folder)]) == 0
     assert hashes(folder) == hashes(finished)
@@ -382,7 +382,7 @@ def test_a_loss_that_is_not_finite(words: list[str], sentence: str, capsys: pyte
     common = ["agent=dqn", "preset=none", "agent.hidden=[16]", "agent.learning_starts=600", "checkpoint.every=400"]
     assert main(["run", *common, *words, "steps=3000", "record.every=200", "eval.episodes=2", "dir=x"]) == 5
     error = said(capsys)
-    assert f"the last good checkpoint is {newest(Path('x'))}\n" in error
+    assert f"the last checkpoint is {newest(Path('x'))}\n" in error
     assert "rlgan: loss is not finite at step " in error
     assert error.endswith(f"{sentence}Lower the learning rate or the gradient norm and start again\n")
     assert main(["eval", "x", "--json"]) == 0
@@ -488,8 +488,8 @@ def test_an_env_that_hangs_ends_the_run(env: str, plugin: Path, tmp_path: Path) 
     )
     assert ended.returncode == 4
     assert ended.stderr.endswith(
-        f"Env {env} did not answer within 1 seconds, so the run was ended. "
-        "The last checkpoint is kept: resume with `rlgan resume x`.\n"
+        f"Env {env} did not answer within 1 seconds, so the run was ended; the last checkpoint is {newest(Path('x'))}, "
+        "go on with: rlgan resume x.\n"
     )
     assert checkpoint.newest(tmp_path / "x" / "checkpoints").step > 700
 

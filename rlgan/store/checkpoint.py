@@ -27,7 +27,7 @@ from rlgan.store.manifest import FORMAT, KIND, MANIFEST, MAX_JSON, STATE, TENSOR
 from rlgan.store.segments import FOLDER, check_ref, read_segment, verify_segment, write_segment
 from rlgan.store.tree import decode, encode
 
-__all__ = ["Checkpoint", "discard_unlisted", "load", "newest", "read_segment", "save", "write_segment"]
+__all__ = ["Checkpoint", "discard_unlisted", "load", "newest", "read_segment", "save", "stored", "write_segment"]
 
 MAX_TENSORS = 100_000
 _NAME = re.compile(r"step_(\d+)(\.replaced)?")
@@ -97,8 +97,7 @@ def save(
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise RlganError(
-            f"the checkpoint of step {step} could not be saved in {root} ({error.strerror or error}); "
-            "the checkpoints already there are kept, and `rlgan resume` goes on from the newest"
+            f"the checkpoint of step {step} could not be saved in {root} ({error.strerror or error})"
         ) from error
     try:
         _prune(root, keep, final)
@@ -142,7 +141,7 @@ def load(path: Path, *, segments: bool = True) -> Checkpoint:
 def newest(root: Path, *, segments: bool = True) -> Checkpoint:
     """Load the newest checkpoint that verifies; each one passed over is named on stderr. UsageError if none does."""
     reasons = []
-    for path in _checkpoints(root):
+    for path in stored(root):
         try:
             checkpoint = load(path, segments=segments)
         except UsageError as error:
@@ -167,7 +166,7 @@ def discard_unlisted(root: Path, after: int | None = None) -> None:
         RlganError: something cannot be removed.
     """
     try:
-        for path in _checkpoints(root):
+        for path in stored(root):
             step, replaced = _parse(path)
             if replaced and not (root / f"step_{step}").exists():
                 os.replace(path, root / f"step_{step}")
@@ -240,7 +239,7 @@ def _parse(path: Path) -> tuple[int, bool]:
     return int(match[1]), bool(match[2])
 
 
-def _checkpoints(root: Path) -> list[Path]:
+def stored(root: Path) -> list[Path]:
     """Directories of checkpoints, newest first; a replaced one comes after the one that took its place."""
     if not root.is_dir():
         return []
@@ -251,7 +250,7 @@ def _checkpoints(root: Path) -> list[Path]:
 def _manifests(root: Path) -> dict[Path, dict[str, Any]]:
     """Manifests that verify, newest first. OSError if one cannot be read."""
     manifests = {}
-    for path in _checkpoints(root):
+    for path in stored(root):
         try:
             manifests[path] = read_manifest(path)
         except UsageError as error:

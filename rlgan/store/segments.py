@@ -83,8 +83,7 @@ def write_segment(root: Path, first: int, arrays: dict[str, Tensor]) -> dict[str
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise RlganError(
-            f"{rows} rows of the replay could not be saved in {folder} ({error.strerror or error}); "
-            "the checkpoints already there are kept, and `rlgan resume` goes on from the newest"
+            f"{rows} rows of the replay could not be saved in {folder} ({error.strerror or error})"
         ) from error
     return {"file": name, "sha256": file.sha256, "first": first, "rows": rows, "bytes": file.size}
 
