@@ -159,11 +159,12 @@ def make(name: str, seeds: int | None, steps: int | None, out: Path | None, agai
         commands[label] = {"words": words, "steps": steps, "seeds": dict(old["seeds"]) if fits else {}}
     result = {"lesson": name, "machine": describe(), "commands": commands}
     wanted = [(label, str(seed)) for seed in range(seeds or lesson.seeds) for label in commands]
+    missing = [(label, seed) for label, seed in wanted if seed not in commands[label]["seeds"]]
+    if len(missing) < len(wanted):
+        print(f"{name}: {len(wanted) - len(missing)} of {len(wanted)} runs are in {data}; --again makes them anew")
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         running = {
-            pool.submit(run, name, commands[label]["words"], int(seed), steps): (label, seed)
-            for label, seed in wanted
-            if seed not in commands[label]["seeds"]
+            pool.submit(run, name, commands[label]["words"], int(seed), steps): (label, seed) for label, seed in missing
         }
         for done in as_completed(running):
             label, seed = running[done]
@@ -173,7 +174,11 @@ def make(name: str, seeds: int | None, steps: int | None, out: Path | None, agai
             data.write_text(json.dumps(result, separators=(",", ":")) + "\n", encoding="utf-8")
     picture = (out or ROOT / "docs" / "course") / f"{name}.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
-    lesson.draw(commands).savefig(picture, dpi=130, facecolor="white")
+    drawn = {
+        label: {**command, "seeds": {seed: command["seeds"][seed] for of, seed in wanted if of == label}}
+        for label, command in commands.items()
+    }
+    lesson.draw(drawn).savefig(picture, dpi=130, facecolor="white")
     print(f"{data}\n{picture}")
 
 
