@@ -106,7 +106,8 @@ def build_agent(run: Run, env: Any, device: torch.device) -> Any:
         raise UsageError(
             "agent.rows=true reads rewards in what the env shows, as they are: leave reward= and normalise.* out"
         )
-    agent, who = part.spec.factory(told, part.config, device), f"agent {part.name}"
+    who = f"agent {part.name}"
+    agent = guarded(PluginError, who, "when it was made", part.spec.factory, told, part.config, device)
     check_learner(agent, ("carry", "act"), who)
     if not part.spec.sees_state:
         with seeding.fork(0, device):
@@ -119,7 +120,7 @@ def build_reward(run: Run, env: Any, agent: Any, device: torch.device) -> Any:
     if "reward" not in run.parts:
         return None
     part, told, n, who = run.parts["reward"], spaces(run, env), env.num_envs, f"reward model {run.config.reward}"
-    model = part.spec.factory(told, part.config, device)
+    model = guarded(PluginError, who, "when it was made", part.spec.factory, told, part.config, device)
     check_reward_model(model, who)
     obs, no = shown(told.observation, n, device), torch.zeros(n, dtype=torch.bool, device=device)
     row = {"obs": obs, "next_obs": obs, "reward": no.float(), "terminated": no, "truncated": no, "valid": ~no}
@@ -146,7 +147,8 @@ def build_data(run: Run) -> DataSet:
 
 def build_generator(run: Run, data: DataSet, device: torch.device) -> Any:
     """Make the generator for the data set."""
-    generator, who = run.learner.spec.factory(data, run.learner.config, device), f"generator {run.learner.name}"
+    part, who = run.learner, f"generator {run.learner.name}"
+    generator = guarded(PluginError, who, "when it was made", part.spec.factory, data, part.config, device)
     check_learner(generator, ("sample", "log_prob") if data.tokens else ("sample",), who)
     with seeding.fork(0, device):
         check_generator(generator, data, 2, device, who)

@@ -20,7 +20,7 @@ from rlgan.core.stream import DataStream, Stream
 from rlgan.core.trainer import Interrupted, Intervals, Output, Trainer
 from rlgan.core.vec import VecEnv
 from rlgan.datasets import Judge
-from rlgan.errors import NonFiniteError, RlganError, UsageError
+from rlgan.errors import NonFiniteError, PluginError, RlganError, UsageError, guarded
 from rlgan.nn.normalise import Normaliser
 from rlgan.registry import Registry
 from rlgan.report import curve, record, samples
@@ -341,4 +341,4 @@ def _play(
 
 def _tracker(name: str, folder: Path) -> Any:
     spec = Registry().get("hooks", name)
-    return spec.factory(spec.config(), folder)
+    return guarded(PluginError, f"tracker {name}", "when it was made", spec.factory, spec.config(), folder)

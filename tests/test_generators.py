@@ -239,6 +239,9 @@ def test_a_run_is_sampled_judged_and_refused_as_an_agent(tmp_path: Path, capsys:
     assert {"curve.png", "samples", "checkpoints"} <= {path.name for path in folder.iterdir()}
     assert main(["sample", str(folder), "n=9"]) == 0
     assert capsys.readouterr().out.strip() == str(folder / "samples" / "seed0.png")
+    assert main(["sample", str(folder), "n=9", f"out={tmp_path / 'digits.txt'}"]) == 2
+    said = f"digits.txt is no name of a picture: write out={tmp_path / 'digits.png'}\n"
+    assert capsys.readouterr().err.endswith(said) and not (tmp_path / "digits.txt").exists()
     assert main(["eval", str(folder), "samples=30", "--json"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert row["samples"] == 30 and row["judge_accuracy"] > 0.9 and "source=uci" in row["protocol"]

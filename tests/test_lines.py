@@ -26,6 +26,12 @@ TINY = (
 )
 
 
+def test_a_form_feed_ends_no_line(tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_bytes("a b\x0cc\u2028d\r\ne f\rg".encode())
+    data = make(LinesConfig(level="char"), str(tmp_path / "lines.txt"))
+    assert data.tokens and data.tokens.text(data.real) == ["a b\x0cc\u2028d", "e f"]
+
+
 def sentences(n: int, length: int, words: int, seed: int, end: int | None = 0) -> Tensor:
     """Random sequences; with an end, some of them are short or empty, and none holds an end inside."""
     rng = torch.Generator().manual_seed(seed)

@@ -58,6 +58,14 @@ def test_samples_at_a_temperature(folder: Path, capsys: Capture) -> None:
     assert len(set(made("temperature=0.01"))) < len(set(made("temperature=0.5"))) < len(set(made("temperature=100")))
 
 
+ELSEWHERE = {
+    "protocol": "lines:a b.txt sha256=3a9f level=word",
+    "run": "b",
+    "plane": ["x", "y"],
+    "rows": [{"temperature": 1, "x": 2, "y": 3}],
+}
+
+
 def test_the_plane_of_an_oracle(folder: Path, tmp_path: Path, capsys: Capture) -> None:
     found = judged(capsys, folder, "temperatures=[1,0.5,2]")
     rows = found["rows"]
@@ -74,7 +82,11 @@ def test_the_plane_of_an_oracle(folder: Path, tmp_path: Path, capsys: Capture) -
     assert said[0].split()[:3] == ["temperature", "nll_oracle", "nll_test"] and said[1].split()[0] == "0.5"
     assert main(["eval", str(folder), "temperatures=[0.5]", f"against={tmp_path}"]) == 2
     assert "cannot be read: write it first, by `rlgan eval" in capsys.readouterr().err
-    (tmp_path / "plane.json").write_text(json.dumps({"protocol": "oracle of others"}))
+    for damaged in ("[1]", json.dumps({"protocol": "oracle"}), json.dumps({**ELSEWHERE, "rows": [{"temperature": 1}]})):
+        (tmp_path / "plane.json").write_text(damaged)
+        assert main(["eval", str(folder), "temperatures=[0.5]", f"against={tmp_path}"]) == 2
+        assert "cannot be read: write it first, by `rlgan eval" in capsys.readouterr().err
+    (tmp_path / "plane.json").write_text(json.dumps({**ELSEWHERE, "protocol": "oracle of others"}))
     assert main(["eval", str(folder), "temperatures=[0.5]", f"against={tmp_path}"]) == 2
     assert "was judged on oracle of others, and this run on oracle drawn" in capsys.readouterr().err
 
@@ -125,7 +137,7 @@ def test_the_plane_of_lines(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_data_is_known_by_its_kind_and_hash(tmp_path: Path) -> None:
-    (tmp_path / "plane.json").write_text(json.dumps({"protocol": "lines:a b.txt sha256=3a9f level=word"}))
+    (tmp_path / "plane.json").write_text(json.dumps(ELSEWHERE))
     assert plane.read(tmp_path, "lines:../p2/c.txt sha256=3a9f level=word")
     for other in (
         "lines:a b.txt sha256=3a90 level=word",

@@ -393,6 +393,9 @@ def test_a_wrong_oracle_is_one_sentence(tmp_path: Path) -> None:
     save_file({**arrays(), "W_f": torch.full((4, 4), torch.nan)}, path)
     with pytest.raises(UsageError, match=r"has numbers in W_f that are not finite: write the file anew"):
         make(config)
+    save_file({**arrays(), "W_out": torch.full((4, 12), 3e38), "b_out": torch.full((12,), 3e38)}, path)
+    with pytest.raises(UsageError, match=r"gives probabilities that are no numbers: its arrays are too large"):
+        make(config)
     save_file({name: array for name, array in arrays().items() if name != "b_c"}, path)
     with pytest.raises(UsageError, match="has no array b_c; an oracle has embedding, "):
         make(config)

@@ -529,6 +529,8 @@ class Straight:
         self.fault = fault
         if fault == "no carry":
             self.carry = None
+        if fault == "made":
+            raise KeyError("layers")
 
     def carry(self, n: int) -> None: ...
 
@@ -565,6 +567,7 @@ def put(monkeypatch: pytest.MonkeyPatch, kind: str, factory: Callable[..., Any])
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
+        ("made", "raised KeyError when it was made: 'layers'"),
         ("no carry", "has no carry(): every agent must have it"),
         ("phases", "returned NoneType from phases; it must be a list of Phase, which may be empty"),
         ("phase", "returned a list with method from phases; it must be a list of Phase"),
@@ -599,6 +602,8 @@ class Copies:
         self.real, self.fault = data.real, fault
         if fault == "no log_prob":
             self.log_prob = None
+        if fault == "made":
+            raise KeyError("layers")
 
     def sample(self, n: int, prefix: Tensor | None = None) -> Tensor:
         if self.fault == "raises":
@@ -621,6 +626,7 @@ class Copies:
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
+        ("made", "raised KeyError when it was made: 'layers'"),
         ("no log_prob", "has no log_prob(): every generator must have it"),
         ("raises", "raised KeyError in its sample: 'words'"),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -55,7 +56,8 @@ def make(config: LinesConfig, argument: str) -> DataSet:
         raise UsageError(f"data=lines:{argument} cannot be read: {said}{where}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"data=lines:{argument} is not UTF-8: save it as UTF-8 text") from error
-    numbered = enumerate((line.split() if config.level == "word" else list(line) for line in text.splitlines()), 1)
+    rows_of_text = (line.rstrip("\n") for line in StringIO(text, newline=None))  # a form feed ends no line
+    numbered = enumerate((line.split() if config.level == "word" else list(line) for line in rows_of_text), 1)
     lines = {number: line for number, line in numbered if line}
     if len(lines) < 2:
         found = "1 line" if lines else "no lines"

@@ -28,6 +28,8 @@ from rlgan.tokens import Tokens
 GATES = ("i", "f", "o", "c")
 COPIED = 4
 """Length of the n-grams whose copies are counted, and of the longest in self-BLEU."""
+CHECKED = 64
+"""Sequences whose probabilities are looked at, where the arrays are a file's."""
 ALIKE = 1_000
 """Samples that are held against one another."""
 
@@ -62,6 +64,8 @@ def make(config: OracleConfig) -> DataSet:
     if not config.path:
         oracle.start(1.0, rng)
     train, test = oracle.sample(torch.rand(2 * config.samples, config.length, generator=rng)).chunk(2)
+    if config.path and not oracle.measure(train[:CHECKED])[0].isfinite().all():
+        raise UsageError(f"data.path={config.path} gives probabilities that are no numbers: its arrays are too large")
     drawn = fingerprint(config.path.read_bytes()) if config.path else "drawn"
     sizes = f"vocabulary={config.vocabulary} width={config.width} length={config.length} samples={config.samples}"
     return DataSet(

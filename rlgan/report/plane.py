@@ -57,8 +57,10 @@ def read(folder: Path, protocol: str) -> dict[str, Any]:
     path = folder / DATA
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        other = found["protocol"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        other, who = found["protocol"], found["run"]
+        if not (isinstance(other, str) and isinstance(who, str) and _line(found, found["plane"])):
+            raise ValueError("it holds no line")
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UsageError(
             f"{path} cannot be read: write it first, by `rlgan eval {folder} temperatures=[0.5,0.7,1]`"
         ) from error
@@ -73,6 +75,12 @@ def _data(protocol: str) -> tuple[str, str]:
     return (name.partition(":")[0] if hashed else name, rest)
 
 
+def _line(run: dict[str, Any], plane: Sequence[str]) -> dict[float, tuple[float, float]]:
+    """The places (x, y) of a run by rising temperature."""
+    x, y = plane
+    return dict(sorted((float(row["temperature"]), (float(row[x]), float(row[y]))) for row in run["rows"]))
+
+
 def draw(plane: Sequence[str], runs: Sequence[dict[str, Any]], points: Mapping[str, Sequence[float]]) -> Any:
     """The picture as a matplotlib figure: each run is a line through its temperatures."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -84,11 +92,10 @@ def draw(plane: Sequence[str], runs: Sequence[dict[str, Any]], points: Mapping[s
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.11, 0.11, 0.85, 0.83))
     for run, colour in zip(runs, _COLOURS, strict=False):
-        rows = sorted(run["rows"], key=lambda row: row["temperature"])
-        places = [(row[x], row[y]) for row in rows]
-        axes.plot(*zip(*places, strict=True), "o-", color=colour, linewidth=1.8, markersize=6, label=run["run"])
-        for row, place in zip(rows, places, strict=True):
-            written.append(names.write(axes, f"{row['temperature']:g}", place, colour))
+        line = _line(run, plane)
+        axes.plot(*zip(*line.values(), strict=True), "o-", color=colour, linewidth=1.8, markersize=6, label=run["run"])
+        for temperature, place in line.items():
+            written.append(names.write(axes, f"{temperature:g}", place, colour))
     for who, known in points.items():
         if len(known) == 1:
             axes.axhline(known[0], color=_GREY, linewidth=1.1, linestyle=(0, (5, 3)))

@@ -15,13 +15,15 @@ def save(samples: Tensor, tokens: Tokens | None, path: Path) -> Path:
     """Write samples (n, ...) and return the path; where it has no suffix, ``.png`` or ``.txt`` is added.
 
     Raises:
-        UsageError: the path is that of a folder.
+        UsageError: the path is that of a folder, or no name of a picture where samples are images.
         RlganError: the file cannot be written.
     """
     suffix = ".txt" if tokens else ".png"
     if path.is_dir():
         raise UsageError(f"out={path} is a folder: write out={path / f'samples{suffix}'}")
     path = path if path.suffix else path.with_suffix(suffix)
+    if tokens is None and path.suffix.lower() != suffix:
+        raise UsageError(f"out={path} is no name of a picture: write out={path.with_suffix(suffix)}")
     if tokens is None:
         grid.save(path, samples.cpu().numpy())
         return path
