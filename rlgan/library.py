@@ -24,7 +24,7 @@ from rlgan.report import record
 from rlgan.runconfig import flat
 from rlgan.simulators.host import HostVecEnv
 from rlgan.specs import EnvSpec
-from rlgan.store import checkpoint
+from rlgan.store.checkpoint import newest
 
 NEVER = 1e9
 """Seconds: a program that makes its own envs is not ended when one hangs."""
@@ -71,24 +71,27 @@ def run(*words: str, **settings: Any) -> Finished:
         result |= {"protocol": f"{asked.world.name} {assembly.build_data(asked).protocol}"}
     else:
         scale = session.normalised(asked, row["return_mean"])
-        played = checkpoint.newest(folder / "checkpoints", segments=False).tree["stream"]["env"]
+        played = newest(folder / "checkpoints", segments=False).tree["stream"]["env"]
         result |= {"normalised": scale, "protocol": session.protocol(asked, played.get("protocol", ""))}
     return Finished(folder, result)
 
 
-def load(run_dir: str | os.PathLike[str], *, device: str | None = None, seed: int = 0) -> Policy:
-    """Return the trained agent of a run directory, with its newest checkpoint, as a function of NumPy observations.
+def load(
+    run_dir: str | os.PathLike[str], *, device: str | None = None, seed: int = 0, checkpoint: str | int = "newest"
+) -> Policy:
+    """Return the trained agent of a run directory as a function of NumPy observations.
 
     Args:
         run_dir: The directory. Where its env came from a file, the copy in it is executed.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``auto``; by default the run's.
         seed: Of the policy's own random numbers, where it plays at random.
+        checkpoint: ``newest``, ``best`` (by its evaluation in the run), or the step of one that is kept.
 
     Raises:
-        UsageError: It is no run directory, or has no sound checkpoint.
+        UsageError: It is no run directory, or has no such sound checkpoint.
         PluginError: The run's agent or env is not installed any more; the sentence says what to install.
     """
-    found = trained.load(Path(run_dir), device)
+    found = trained.load(Path(run_dir), device, which=str(checkpoint))
     run, env = found.run, found.env
     if env is None:
         raise UsageError(

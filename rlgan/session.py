@@ -78,12 +78,13 @@ def evaluate(
     seed: int,
     demos_path: Path | None = None,
     temperature: float | None = None,
+    which: str = checkpoint.NEWEST,
 ) -> dict[str, Any]:
-    """Judge the newest checkpoint: whole games on fresh copies with raw rewards, or ``count`` fresh samples.
+    """Judge a checkpoint: whole games on fresh copies with raw rewards, or ``count`` fresh samples.
 
     ``demos_path`` is where demonstrations of these games are written. ``temperature`` is for sequences.
     """
-    found = trained.load(folder, temperature=temperature)
+    found = trained.load(folder, temperature=temperature, which=which)
     run, learner, env, device = found.run, found.learner, found.env, found.device
     generates = "generator" in run.parts
     held, right = ("a generator", "samples=1000") if generates else ("an agent", "episodes=100")
@@ -96,7 +97,8 @@ def evaluate(
             row = judge.judge_of(found.data, device).row(learner, count or run.config.eval.samples)
             temperature = getattr(learner, "temperature", 1.0)
             sharper = "" if temperature == 1.0 else f" temperature={temperature:g}"
-            return {**row, "protocol": f"{run.world.name} {found.data.protocol}{sharper}"}
+            data = f"{run.world.name} {found.data.protocol}{sharper}"
+            return {"step": found.step, **row, "protocol": data}
         seen: dict[str, list[torch.Tensor]] = {"obs": [], "action": []}
 
         def keep(row: dict[str, torch.Tensor]) -> None:
@@ -109,17 +111,24 @@ def evaluate(
     if demos_path:
         about = {"env": run.world.name, "protocol": fingerprint, "by": run.learner.name, **row}
         demos.save(demos_path, torch.cat(seen["obs"]), torch.cat(seen["action"]), about)
-    return {**row, "normalised": normalised(run, row["return_mean"]), "protocol": fingerprint}
+    scale = normalised(run, row["return_mean"])
+    return {"step": found.step, **row, "normalised": scale, "protocol": fingerprint}
 
 
 def sample(
-    folder: Path, n: int, seed: int, prefix: str, out: Path | None, temperature: float | None = None
+    folder: Path,
+    n: int,
+    seed: int,
+    prefix: str,
+    out: Path | None,
+    temperature: float | None = None,
+    which: str = checkpoint.NEWEST,
 ) -> Path | list[str]:
     """Make n samples by the trained generator: lines of text, or a file: of text where ``out`` says so, or a picture.
 
     ``prefix`` is how each text begins, ``temperature`` divides the logits of its tokens.
     """
-    found = trained.load(folder, temperature=temperature)
+    found = trained.load(folder, temperature=temperature, which=which)
     run, generator, device = found.run, found.learner, found.device
     if "generator" not in run.parts:
         raise UsageError(f"{folder} holds an agent, which makes no samples: write `rlgan watch {folder}`")
@@ -131,15 +140,15 @@ def sample(
         made = generator.sample(n, **given)
     if tokens and out is None:
         return tokens.text(made)
-    return samples.save(made, tokens, out or folder / "samples" / f"seed{seed}")
+    return samples.save(made, tokens, out or folder / "samples" / _named(seed, which))
 
 
-def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
+def watch(folder: Path, episodes: int, seed: int, out: Path | None, which: str = checkpoint.NEWEST) -> Path:
     """Write a video of the trained agent with the score drawn in."""
     from rlgan.report.video import Video
 
-    out = _film(out or folder / "videos" / f"seed{seed}.mp4")
-    found = trained.load(folder)
+    out = _film(out or folder / "videos" / f"{_named(seed, which)}.mp4")
+    found = trained.load(folder, which=which)
     run, agent, env, device = found.run, found.learner, found.env, found.device
     if "generator" in run.parts:
         raise UsageError(f"{folder} holds a generator, which plays nothing: write `rlgan sample {folder}`")
@@ -171,6 +180,10 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None) -> Path:
             with Video(out, env.fps, env.frame(0).shape[:2]) as video:
                 evaluation.play(env, found.acting(env), agent.carry, episodes, draw)
     return out
+
+
+def _named(seed: int, which: str) -> str:
+    return f"seed{seed}" if which == checkpoint.NEWEST else f"{which}-seed{seed}"
 
 
 def _film(out: Path) -> Path:

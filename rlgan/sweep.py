@@ -9,19 +9,20 @@ from rlgan import assembly, judge, trained
 from rlgan.core import seeding
 from rlgan.errors import UsageError
 from rlgan.report import plane
+from rlgan.store.checkpoint import NEWEST
 
 EVALUATION = 1
 """Role of the random stream, that of every evaluation."""
 
 
 def sweep(
-    folder: Path, temperatures: tuple[float, ...], count: int | None, seed: int, against: Path | None
+    folder: Path, temperatures: tuple[float, ...], count: int | None, seed: int, against: Path | None, which: str
 ) -> dict[str, Any]:
-    """Judge ``count`` samples of the newest checkpoint at each temperature, and draw the plane.
+    """Judge ``count`` samples of a checkpoint at each temperature, and draw the plane.
 
     All temperatures are given the same random numbers. ``against`` is another run, drawn beside.
     """
-    found = trained.load(folder, temperature=temperatures[0])
+    found = trained.load(folder, temperature=temperatures[0], which=which)
     run, generator, device = found.run, found.learner, found.device
     assembly.set_threads(run.config.threads, None)
     data = found.data
@@ -39,5 +40,6 @@ def sweep(
         with seeding.fork(seeding.derive(run.config.seed, EVALUATION, seed), device):
             row = by.row(generator, count)
         rows.append({"temperature": temperature, **{k: v for k, v in row.items() if k != "baselines"}})
-    result = {"run": str(folder), "plane": list(axes), "protocol": protocol, "rows": rows}
+    which = "" if which == NEWEST else f" checkpoint={which}"
+    result = {"run": f"{folder}{which}", "plane": list(axes), "protocol": protocol, "rows": rows}
     return {**result, "file": str(plane.write(folder, result, other, by.points))}

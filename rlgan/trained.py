@@ -19,7 +19,7 @@ from rlgan.store import checkpoint
 
 @dataclass(frozen=True)
 class Trained:
-    """What a directory's newest checkpoint holds."""
+    """What a checkpoint of a directory holds."""
 
     run: Run
     learner: Any
@@ -30,20 +30,24 @@ class Trained:
     data: Any
     """What a generator learned from; None of an agent."""
     device: torch.device
+    step: int
+    """Of the checkpoint."""
 
     def acting(self, env: Any) -> Callable[..., Any]:
         """The agent's ``act`` in an env."""
         return assembly.acting(self.run, self.learner, env, self.normaliser)
 
 
-def load(folder: Path, device: str | None = None, temperature: float | None = None) -> Trained:
-    """Load the newest checkpoint of a directory. Takes no random number of the program's.
+def load(
+    folder: Path, device: str | None = None, temperature: float | None = None, which: str = checkpoint.NEWEST
+) -> Trained:
+    """Load a checkpoint of a directory, as `checkpoint.chosen` names it. Takes no random number of the program's.
 
     ``temperature`` divides the logits of a generator of sequences; UsageError where it has none, and where the data of
     the run is not what it was.
     """
     run = rundir.load(folder)
-    saved = checkpoint.newest(folder / "checkpoints", segments=False)
+    saved = checkpoint.chosen(folder / "checkpoints", which)
     rundir.check_same(saved, run, folder)
     where, env, data, normaliser = assembly.pick_device(device or run.config.device), None, None, None
     with seeding.fork(0, where):
@@ -65,7 +69,7 @@ def load(folder: Path, device: str | None = None, temperature: float | None = No
         if not hasattr(learner, "temperature"):
             raise UsageError(f"{run.learner.name} in {folder} has no temperature: leave it out")
         learner.temperature = temperature
-    return Trained(run, learner, normaliser, env, data, where)
+    return Trained(run, learner, normaliser, env, data, where, saved.step)
 
 
 def _check_data(played: dict[str, Any], run: Run, env: Any, folder: Path) -> None:

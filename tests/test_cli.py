@@ -184,13 +184,13 @@ def test_eval_watch_and_resume(fake: dict[str, Any], capsys: pytest.CaptureFixtu
     old, new = run_dir(Path("runs/old")), run_dir(Path("runs/matrix/new"))
     os.utime(old / "config.yaml", (1, 1))
     assert cli.main(["eval", "last", "episodes=100", "seed=1", "--json"]) == 0
-    assert fake["evaluate"] == (new, 100, None, 1, None, None)
+    assert fake["evaluate"] == (new, 100, None, 1, None, None, "newest")
     assert json.loads(capsys.readouterr().out) == {"return_mean": 1.5, "episodes": 2, "returns": [1.0, 2.0]}
     assert cli.main(["eval", str(old)]) == 0
-    assert fake["evaluate"] == (old, None, None, 0, None, None)
+    assert fake["evaluate"] == (old, None, None, 0, None, None, "newest")
     assert capsys.readouterr().out == "return_mean: 1.5\nepisodes: 2\n"
     assert cli.main(["watch", "last", "out=x.mp4"]) == 0
-    assert fake["watch"] == (new, 1, 0, Path("x.mp4"))
+    assert fake["watch"] == (new, 1, 0, Path("x.mp4"), "newest")
     assert capsys.readouterr().out == "film.mp4\n"
     fake["result"] = 130
     assert cli.main(["resume", str(old)]) == 130

@@ -23,12 +23,14 @@ import yaml
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
-from rlgan import assembly, config, rundir
+import rlgan
+from rlgan import assembly, config, judge, rundir, trained
 from rlgan.cli.main import main
 from rlgan.config import agents_that_can
 from rlgan.core.protocols import DataSet, Phase
 from rlgan.core.vec import VecEnv
 from rlgan.registry import Registry
+from rlgan.report import record
 from rlgan.store import checkpoint, durable
 from rlgan_agents.dqn import DQN
 from rlgan_envs.cartpole import CartPole
@@ -363,6 +365,44 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     assert len(list((folder / "checkpoints").glob("step_*"))) == 1
     assert main(["resume", str(folder)]) == 0
     assert hashes(folder) == hashes(finished)
+
+
+def test_a_checkpoint_is_chosen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, ranks = tmp_path / "x", [0.0, 1.0]
+    monkeypatch.setattr(judge.Games, "rank", lambda self, row: ranks.pop(0) if ranks else 0.0)  # the second is best
+    words = [*CARTPOLE, "steps=1600", "checkpoint.every=400", "checkpoint.keep=1", "eval.every=400", f"dir={folder}"]
+    assert main(["run", *words]) == 0
+    capsys.readouterr()
+    evaluated = [row for row in record.read(folder / "metrics.jsonl") if row["kind"] == "eval"]
+    best, last = evaluated[1]["step"], evaluated[-1]["step"]
+    steps, judged = {}, {}
+    for which in ("newest", "best", str(best)):
+        assert main(["eval", str(folder), f"checkpoint={which}", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        steps[which], judged[which] = found["step"], found["returns"]
+    assert steps == {"newest": last, "best": best, str(best): best}
+    assert judged["best"] == judged[str(best)] == evaluated[1]["returns"]
+    states = [trained.load(folder, which=which).learner.q.state_dict() for which in ("newest", "best", str(best))]
+    assert callable(rlgan.load(folder, checkpoint=best))
+    assert not torch.equal(states[0]["layers.0.weight"], states[1]["layers.0.weight"])
+    assert torch.equal(states[1]["layers.0.weight"], states[2]["layers.0.weight"])
+    assert main(["watch", str(folder), "checkpoint=best"]) == 0
+    assert capsys.readouterr().out.strip() == str(folder / "videos" / "best-seed0.mp4")
+    assert main(["eval", str(folder), "checkpoint=7"]) == 2
+    kept = f"{folder}/checkpoints has no checkpoint of step 7: there are those of steps {last}, {best}\n"
+    assert said(capsys) == f"rlgan: {kept}"
+
+
+def test_nothing_was_evaluated_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*CARTPOLE, "agent.lr=1e30", "agent.learning_starts=600", "steps=2000", "checkpoint.every=400", "dir=x"]
+    assert main(["run", *words]) == 5
+    capsys.readouterr()
+    assert main(["eval", "x", "checkpoint=best"]) == 2
+    assert "x/checkpoints has no best checkpoint, for nothing was evaluated yet: there are" in said(capsys)
+    assert main(["eval", "x", "checkpoint=first"]) == 2
+    assert "checkpoint takes newest, best or the step of a checkpoint, default newest" in said(capsys)
 
 
 # --- numbers that are not finite ---

@@ -116,6 +116,7 @@ def evaluate(run_dir: str, words: tuple[str, ...], as_json: bool) -> None:
     """Judge what was learned: rlgan eval DIR|last [episodes=100 | samples=1000] [demos=FILE].
 
     \b
+    rlgan eval last checkpoint=best                           the best by its evaluation in the run, not the newest
     rlgan eval last temperature=0.7                           sequences, at another temperature than the run's
     rlgan eval last temperatures=[0.5,0.7,1] against=RUN_DIR  quality against diversity, as plane.png
     """
@@ -129,15 +130,23 @@ def evaluate(run_dir: str, words: tuple[str, ...], as_json: bool) -> None:
             raise UsageError(f"temperatures=[...] judges sequences at each of them: leave {clash[0]}= out")
         from rlgan import sweep
 
-        found = sweep.sweep(path, options.temperatures, options.samples, options.seed, options.against)
+        given = options.temperatures, options.samples, options.seed
+        found = sweep.sweep(path, *given, options.against, options.checkpoint)
         click.echo(json.dumps(found) if as_json else show.rows(found["rows"]) + f"\n{found['file']}")
         return
     if options.against:
         raise UsageError("against= is drawn beside temperatures: write temperatures=[0.5,0.7,1] too")
     from rlgan import session
 
-    given = (options.episodes, options.samples, options.seed, options.demos, options.temperature)
-    result = session.evaluate(path, *given)
+    result = session.evaluate(
+        path,
+        options.episodes,
+        options.samples,
+        options.seed,
+        options.demos,
+        options.temperature,
+        options.checkpoint,
+    )
     click.echo(json.dumps(result) if as_json else show.evaluation(result))
 
 
@@ -145,14 +154,14 @@ def evaluate(run_dir: str, words: tuple[str, ...], as_json: bool) -> None:
 @click.argument("run_dir")
 @click.argument("words", nargs=-1)
 def watch(run_dir: str, words: tuple[str, ...]) -> None:
-    """Film a trained agent: rlgan watch DIR|last [episodes=1] [seed=0] [out=FILE.mp4]."""
+    """Film a trained agent: rlgan watch DIR|last [episodes=1] [seed=0] [checkpoint=best] [out=FILE.mp4]."""
     from rlgan import config
     from rlgan.cli.options import WatchOptions
 
     path, options = find_run(run_dir), config.read_options(words, WatchOptions)
     from rlgan import session
 
-    click.echo(session.watch(path, options.episodes, options.seed, options.out))
+    click.echo(session.watch(path, options.episodes, options.seed, options.out, options.checkpoint))
 
 
 @cli.command()
@@ -167,7 +176,8 @@ def sample(run_dir: str, words: tuple[str, ...], as_json: bool) -> None:
     path, options = find_run(run_dir), config.read_options(words, SampleOptions)
     from rlgan import session
 
-    made = session.sample(path, options.n, options.seed, options.prefix, options.out, options.temperature)
+    given = options.n, options.seed, options.prefix, options.out, options.temperature, options.checkpoint
+    made = session.sample(path, *given)
     if as_json:
         click.echo(json.dumps({"samples": made} if isinstance(made, list) else {"file": str(made)}))
     else:

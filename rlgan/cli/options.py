@@ -6,16 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Predicate
 
 Temperature = Annotated[float, Ge(0.01)]
 """By which a generator of sequences divides its logits; at 0 there would be no likelihood, and one sample alone."""
+
+
+def _names_a_checkpoint(text: str) -> bool:
+    """newest, best or the step of a checkpoint"""
+    return text in ("newest", "best") or text.isdecimal()
+
+
+Which = Annotated[str, Predicate(_names_a_checkpoint)]
 
 
 @dataclass(frozen=True)
 class EvalOptions:
     """Keys of ``rlgan eval``."""
 
+    checkpoint: Which = "newest"
+    """The newest, the best by its evaluation in the run, or that of a step."""
     episodes: Annotated[int, Ge(1)] | None = None
     """Whole games of an agent; none = as many as the run's eval.episodes."""
     samples: Annotated[int, Ge(1)] | None = None
@@ -36,6 +46,8 @@ class EvalOptions:
 class WatchOptions:
     """Keys of ``rlgan watch``."""
 
+    checkpoint: Which = "newest"
+    """The newest, the best by its evaluation in the run, or that of a step."""
     episodes: Annotated[int, Ge(1)] = 1
     """Whole games in the film."""
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
@@ -48,6 +60,8 @@ class WatchOptions:
 class SampleOptions:
     """Keys of ``rlgan sample``."""
 
+    checkpoint: Which = "newest"
+    """The newest, the best by its evaluation in the run, or that of a step."""
     n: Annotated[int, Ge(1), Le(10_000)] = 64
     """Samples that are made."""
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0

@@ -27,9 +27,20 @@ from rlgan.store.manifest import FORMAT, KIND, MANIFEST, MAX_JSON, STATE, TENSOR
 from rlgan.store.segments import FOLDER, check_ref, read_segment, verify_segment, write_segment
 from rlgan.store.tree import decode, encode
 
-__all__ = ["Checkpoint", "discard_unlisted", "load", "newest", "read_segment", "save", "stored", "write_segment"]
+__all__ = [
+    "Checkpoint",
+    "chosen",
+    "discard_unlisted",
+    "load",
+    "newest",
+    "read_segment",
+    "save",
+    "stored",
+    "write_segment",
+]
 
 MAX_TENSORS = 100_000
+NEWEST, BEST = "newest", "best"
 _NAME = re.compile(r"step_(\d+)(\.replaced)?")
 _TEMPORARY = "ckpt.tmp-"
 
@@ -153,6 +164,22 @@ def newest(root: Path, *, segments: bool = True) -> Checkpoint:
     if reasons:
         raise UsageError(f"none of the {len(reasons)} checkpoints in {root} can be used: {'; '.join(reasons)}")
     raise UsageError(f"there is no checkpoint in {root}: the run ended before its first one; start it again")
+
+
+def chosen(root: Path, which: str) -> Checkpoint:
+    """Load a checkpoint without its replay: the ``newest``, the ``best`` by its evaluation, or that of a step.
+
+    UsageError: there is none, or it does not verify.
+    """
+    if which == NEWEST:
+        return newest(root, segments=False)
+    found = {path: read_manifest(path) for path in stored(root)}
+    wanted = (path for path, m in found.items() if (m.get("best") if which == BEST else str(m["step"]) == which))
+    if path := next(wanted, None):
+        return load(path, segments=False)
+    kept = ", ".join(str(manifest["step"]) for manifest in found.values()) or "none"
+    missing = "best checkpoint, for nothing was evaluated yet" if which == BEST else f"checkpoint of step {which}"
+    raise UsageError(f"{root} has no {missing}: there are those of steps {kept}")
 
 
 def discard_unlisted(root: Path, after: int | None = None) -> None:
