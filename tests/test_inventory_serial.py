@@ -54,8 +54,12 @@ def test_three_periods_by_hand(waits):
     assert state["waiting"].tolist() == [[0, 4.0 if waits else 0.0, 0]] and state["stock"][0, 1] == 0
     served = 5 if waits else 0
     assert float(reward) == pytest.approx(0.125 * (2 * served - 0.2 * 4 - 0.5 * (6 - served)))
-    asked = env.advance(state, tensor(1, 0), torch.tensor([0.0], dtype=F64))[0]["asked"]
-    assert asked.tolist() == [[5.0 if waits else 1.0, 0]]
+    # the depot has nothing, so 1 more waits or is lost
+    following, _, _ = env.advance(state, tensor(1, 0), torch.tensor([0.0], dtype=F64))
+    assert following["order"].tolist() == [[1, 0]]
+    assert following["waiting"].tolist() == [[0, 5.0 if waits else 0.0, 0]]
+    # of each stage's customers: 2, then 5 or 3 of 9 found nothing; 4 of 6 units and the 1 were not there
+    assert following["short"].tolist() == [[2 + (5 if waits else 3), 4 + 1, 0]]
     assert float(env.metrics(state)["served"]) == pytest.approx(1 - (2 + (5 if waits else 3)) / 22)
 
 
@@ -195,7 +199,7 @@ def test_orders_out_of_range_are_counted():
         vec = VecEnv(env, 1, "cpu")
         vec.reset(seed=0)
         vec.step(torch.tensor([[101.0, -3.0, 7.2]]))
-        assert vec.state["asked"][0].tolist() == kept
+        assert vec.state["order"][0].tolist() == kept
         assert env.metrics(vec.state)["out_of_range"].tolist() == [2]
 
 

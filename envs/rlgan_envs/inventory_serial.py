@@ -57,7 +57,7 @@ class InventorySerial(SerialChain):
 
     def metrics(self, state: State) -> dict[str, Tensor]:
         """Share of demand that was met at once, number of orders out of range."""
-        return {"served": 1 - state["short"] / state["demanded"].clamp(min=1), "out_of_range": state["odd"]}
+        return {"served": 1 - state["short"][:, 0] / state["demanded"].clamp(min=1), "out_of_range": state["odd"]}
 
     def references(self) -> dict[str, Policy | Bound]:
         """Random orders, mean demand, echelon base-stock as found by simulation, and the bound of who knows demand."""
@@ -79,17 +79,17 @@ class InventorySerial(SerialChain):
     def render(self, state: State, i: int) -> np.ndarray:
         """Stock, orders and demand of each stage, one chart below the other, (480 M, 720, 3) uint8."""
         shown = {name: value[i].tolist() for name, value in state.items()}
-        asked_of = [shown["demand"], *shown["asked"]]
+        demand = [shown["demand"], *shown["order"]]
         pictures = []
         for k in range(self.stages):
             stage = {
                 "periods": shown["periods"],
-                "short": shown["short"] if k == 0 else 0.0,
+                "short": shown["short"][k],
                 "pipeline": [shown["stock"][k] - shown["waiting"][k], *shown["coming"][k]],
-                "demand": asked_of[k],
-                "order": shown["asked"][k],
+                "demand": demand[k],
+                "order": shown["order"][k],
             }
-            pictures.append(self.charts[i, k].draw(stage))
+            pictures.append(self.charts[i, k].draw(stage, f"stage {k + 1} of {self.stages}, "))
         return np.concatenate(pictures)
 
 

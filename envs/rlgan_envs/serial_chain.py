@@ -51,9 +51,9 @@ class InventorySerialConfig:
 
 class SerialChain:
     """State, for M stages: ``stock`` (n, M); ``coming`` (n, M, W), what arrives in each of the next periods;
-    ``waiting`` (n, M + 1), customers and then the orders of each stage; ``asked`` (n, M) of each stage in the last
-    period, with what waited; ``worth`` (n,) of a profit now; (n,) each: ``demand`` of the last period, and sums since
-    the start: ``periods``, units ``demanded`` and ``short``, and orders out of range, ``odd``.
+    ``waiting`` (n, M + 1), customers and then the orders of each stage; ``order`` (n, M) of each stage in the last
+    period; ``worth`` (n,) of a profit now; (n,) ``demand`` of the last period; and sums since the start: ``periods``
+    and units ``demanded`` (n,), units ``short`` (n, M + 1) as those who wait, and orders out of range, ``odd`` (n,).
     """
 
     def __init__(
@@ -95,10 +95,10 @@ class SerialChain:
         return {
             "stock": self.start.expand(n, -1),
             "coming": each[..., None].expand(-1, -1, self.width),
-            "waiting": zeros[:, None].expand(-1, self.stages + 1),
-            "asked": each,
+            **dict.fromkeys(("waiting", "short"), zeros[:, None].expand(-1, self.stages + 1)),
+            "order": each,
             "worth": zeros + 1,
-            **dict.fromkeys(("demand", "periods", "demanded", "short", "odd"), zeros),
+            **dict.fromkeys(("demand", "periods", "demanded", "odd"), zeros),
         }
 
     def advance(self, state: State, action: Tensor, demand: Tensor) -> tuple[State, Tensor, Tensor]:
@@ -124,13 +124,13 @@ class SerialChain:
             "stock": stock,
             "coming": queue[..., 1:],
             "waiting": unmet if c.waits else torch.zeros_like(unmet),
-            "asked": asked,
+            "order": order,
             "worth": state["worth"] * c.discount,
             "demand": demand,
             "periods": state["periods"] + 1,
             "demanded": state["demanded"] + demand,
             # of those who wait, whoever came in this period and found the shelf empty
-            "short": state["short"] + unmet[:, 0].minimum(demand),
+            "short": state["short"] + unmet.minimum(torch.cat((demand[:, None], order), 1)),
             "odd": state["odd"] + odd.sum(1),
         }
         never = torch.zeros(len(demand), dtype=torch.bool, device=self.device)

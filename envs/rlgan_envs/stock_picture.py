@@ -37,8 +37,11 @@ class Chart:
         self.seen: deque[Period] = deque(maxlen=PERIODS)
         self.time, self.short = -1.0, 0.0
 
-    def draw(self, state: dict[str, Any]) -> np.ndarray:
-        """The picture after this period, (480, 720, 3) uint8, of one copy's state; see `rlgan_envs.stock.Stock`."""
+    def draw(self, state: dict[str, Any], whose: str = "") -> np.ndarray:
+        """The picture after this period, (480, 720, 3) uint8, of one copy's state; see `rlgan_envs.stock.Stock`.
+
+        ``whose`` is written below.
+        """
         time, short = state["periods"], state["short"]
         stock, *orders = state["pipeline"]
         if time not in (self.time, self.time + 1):
@@ -47,9 +50,9 @@ class Chart:
             missed = short - self.short if self.seen else 0.0
             self.seen.append(Period(stock, sum(orders), state["order"], state["demand"], missed))
         self.time, self.short = time, short
-        return self._picture()
+        return self._picture(whose)
 
-    def _picture(self) -> np.ndarray:
+    def _picture(self, whose: str) -> np.ndarray:
         import cv2
 
         frame = np.full((HEIGHT, WIDTH, 3), PAPER, np.uint8)
@@ -72,7 +75,7 @@ class Chart:
 
         seen = list(self.seen)
         above = panel(
-            min(0, *(p.stock for p in seen)), _round(max(0, *(p.stock + p.under_way for p in seen))), TOP, MIDDLE
+            min(0, *(p.stock for p in seen)), _round(max(max(p.stock, 0) + p.under_way for p in seen)), TOP, MIDDLE
         )
         below = panel(0, _round(max(max(p.order, p.demand) for p in seen)), MIDDLE + 36, BOTTOM)
         for k, p in enumerate(seen):
@@ -94,7 +97,7 @@ class Chart:
             text(f"{word} {_said(value)}", x + 16, 34, INK)
             (length, _), _ = cv2.getTextSize(f"{word} 88.8M", cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)
             x += 16 + length + 14
-        text(f"period {self.time:g}", LEFT, HEIGHT - 10, FAINT)
+        text(f"{whose}period {self.time:g}", LEFT, HEIGHT - 10, FAINT)
         return frame
 
 
