@@ -79,7 +79,7 @@ class Games:
         mean = row["return_mean"]
         shown = f"{mean:,.1f}" if abs(mean) >= 100 else f"{mean:.4g}"
         return f"{shown} mean return over {games}" + (
-            f" (normalised {scale:.2f}: 0 is random play, 1 the reference)" if scale is not None else ""
+            f" (normalised {round(scale, 2) + 0.0:.2f}: 0 is random play, 1 the reference)" if scale is not None else ""
         )
 
 

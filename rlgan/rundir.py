@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, requires, version
+from itertools import count
 from pathlib import Path
 from typing import get_args
 
@@ -34,10 +35,11 @@ PACKAGES = ("rlgan", "torch", "numpy", "gymnasium", "ale-py")
 
 
 def new_name(run: Run) -> str:
-    """Name a directory under runs by learner, env or data, seed and the time."""
+    """Name a directory under runs by learner, env or data, seed and the time, which is no run's yet."""
     name = run.world.name
     pair = f"{run.learner.name}-{Path(name).stem if envfile.is_file(name) else name}"
-    return f"runs/{re.sub('[:/ ]', '-', pair)}-s{run.config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    made = f"runs/{re.sub('[:/ ]', '-', pair)}-s{run.config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return next(each for n in count(1) if not Path(each := made if n == 1 else f"{made}-{n}").exists())
 
 
 def versions(run: Run) -> dict[str, str]:

@@ -137,6 +137,28 @@ def test_a_matrix_of_files() -> None:
     assert rundir.new_name(runs[0]).startswith("runs/dqn-shop-s0-")
 
 
+def test_runs_of_one_second_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rundir.time, "strftime", lambda form: "now")
+    run = config.resolve_one(["agent=dqn", "env=./shop.py"], Registry())
+    names = []
+    for _ in range(3):
+        names.append(rundir.new_name(run))
+        Path(names[-1]).mkdir(parents=True)
+    assert names == ["runs/dqn-shop-s0-now", "runs/dqn-shop-s0-now-2", "runs/dqn-shop-s0-now-3"]
+
+
+def test_a_file_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "check", "./shop.py"]) == 0
+    assert capsys.readouterr().out.endswith(" checks, 0 failed\n")
+    text = Path("shop.py").read_text()
+    Path("faulty.py").write_text(
+        text.replace("def observe(self, state):", "def observe(self, state):\n        return 1\n")
+    )
+    assert main(["plugins", "check", "faulty.py"]) == 3
+    assert main(["plugins", "check", "none.py"]) == 2
+    assert "env=none.py: the file cannot be read" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose file is gone but for its copy."""

@@ -246,17 +246,23 @@ def doctor(as_json: bool) -> int:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def check(name: str, as_json: bool) -> int:
-    """Run the conformance checks of a plugin: rlgan plugins check [KIND.]NAME; exit 3 if one fails.
+    """Run the conformance checks of a plugin: rlgan plugins check [KIND.]NAME|FILE.py; exit 3 if one fails.
 
     \b
+    rlgan plugins check ./shop.py
     rlgan plugins check dqn
     rlgan plugins check envs.cartpole
     rlgan plugins check gym:CartPole-v1
     """
-    kind, plugin = _registry().locate(name)
+    registry = _registry()
+    if name.endswith(".py"):
+        registry.allow(name, Path(name))
+        kind, plugin = "envs", name
+    else:
+        kind, plugin = registry.locate(name)
     from rlgan.testing import plugins as conformance
 
-    results = list(conformance.check(kind, plugin, _registry()))
+    results = list(conformance.check(kind, plugin, registry))
     click.echo(show.checks_json(f"{kind}.{plugin}", results) if as_json else show.checks(results))
     return PluginError.exit_code if any(r.status == "failed" for r in results) else 0
 
