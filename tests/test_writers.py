@@ -11,6 +11,7 @@ import pytest
 import torch
 from test_lines import sentences
 from test_seqgan import CONFIG, CPU, SMALL, fixed, small
+from torch import Tensor
 from torch.nn import functional as F
 
 from rlgan.cli.main import main
@@ -21,13 +22,14 @@ from rlgan.nn.text import TextCNN, TokenLSTM
 from rlgan.registry import Registry
 from rlgan.tokens import Tokens
 from rlgan_data.oracle import make
+from rlgan_generators import writers
 from rlgan_generators.mle import MLE, MLEConfig, mixed
 from rlgan_generators.pgbleu import PGBLEU, Bleu, PGBLEUConfig
 from rlgan_generators.rankgan import RankGAN, RankGANConfig, among, log_rank, ranking_loss
 from rlgan_generators.relgan import RelGAN, RelGANConfig, relativistic_loss, relaxed
 from rlgan_generators.seqgan import SeqGANConfig
 from rlgan_generators.seqppo import SeqPPO, SeqPPOConfig, clipped_loss, normalised
-from rlgan_generators.writers import last_token, token_advantages
+from rlgan_generators.writers import last_token, rollout_rewards, token_advantages
 
 WORLD = (
     "data=oracle preset=none data.vocabulary=12 data.width=4 data.length=6 data.samples=32 generator.batch_size=8 "
@@ -82,6 +84,25 @@ def test_actor_critic_needs_no_rollouts(monkeypatch: pytest.MonkeyPatch) -> None
     before = [p.clone() for p in gan.policy.parameters()]
     gan.improve({})
     assert not any(torch.equal(a, b) for a, b in zip(before, gan.policy.parameters(), strict=True))
+
+
+def test_long_sequences_are_completed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their completions are the same where one word alone is likely; of no more than two sequences at once."""
+    policy, tokens = TokenLSTM(9, 4, 4).start(0.1), torch.randint(9, (5, 6))
+    with torch.no_grad():
+        policy.out_bias[3] = 1e4
+    seen: list[int] = []
+
+    def score(sequences: Tensor) -> Tensor:
+        seen.append(len(sequences))
+        return sequences.float() @ torch.arange(1.0, 7.0)
+
+    whole = rollout_rewards(policy, score, tokens, 2)
+    monkeypatch.setattr(writers, "COMPLETED", 2 * (5 * 2 * 6) + 1)
+    assert torch.equal(rollout_rewards(policy, score, tokens, 2), whole)
+    assert seen == [50, 5, 20, 20, 10, 5]
+    # two of its own tokens, then nothing but word 3
+    assert whole[:, 1].tolist() == [float(row[0] + 2 * row[1] + 3 * (3 + 4 + 5 + 6)) for row in tokens]
 
 
 def test_clipped_loss_by_hand() -> None:
