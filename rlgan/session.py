@@ -47,7 +47,7 @@ class Task:
     judge: Judge | judge.Games
     """What is said of an evaluation."""
     see: str
-    """The command that shows what was learned."""
+    """The command that shows what was learned, and what it is for."""
 
 
 def train(run: Run) -> int:
@@ -156,7 +156,7 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None, which: str =
     with seeding.fork(seeding.derive(run.config.seed, VIDEO, seed), device):
         seed = seeding.derive(run.config.seed, VIDEO, seed)
         env = assembly.build_env(run, 1, device, seed, barrier=0, render=True, evaluation=True)
-        if isinstance(env, VecEnv) and env.render_mode is None:
+        if _without_pictures(env):
             raise UsageError(f"env={run.config.env} cannot be filmed: it has no render(state, i)")
         env.start(0)
         every = getattr(env, "film_every", 1)
@@ -180,6 +180,10 @@ def watch(folder: Path, episodes: int, seed: int, out: Path | None, which: str =
             with Video(out, env.fps, env.frame(0).shape[:2]) as video:
                 evaluation.play(env, found.acting(env), agent.carry, episodes, draw)
     return out
+
+
+def _without_pictures(env: Any) -> bool:
+    return isinstance(env, VecEnv) and env.render_mode is None
 
 
 def _named(seed: int, which: str) -> str:
@@ -286,7 +290,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
     picture = curve.draw(folder, f"{title}, seed {c.seed}", task.judge.drawn, task.judge.scores)
     say(task.judge.sentence(final))
     say(f"curve: {picture}")
-    say(f"see it: {task.see} {shlex.quote(str(folder))}")
+    say(f"{task.see} {shlex.quote(str(folder))}")
     return 0
 
 
@@ -305,7 +309,8 @@ def _agent_task(run: Run, folder: Path, device: torch.device, threads: int, stac
     stream = Stream(env, assembly.acting(run, agent, env, normaliser), agent.carry, normaliser)
     reward = assembly.build_reward(run, env, agent, device)
     games = judge.Games(run.world.spec.known(run.world.config))
-    return Task(agent, stream, reward, evaluate_now, threads, games, "rlgan watch")
+    see = "judge it: rlgan eval" if _without_pictures(env) else "see it: rlgan watch"
+    return Task(agent, stream, reward, evaluate_now, threads, games, see)
 
 
 def _generator_task(run: Run, folder: Path, device: torch.device, threads: int, stack: ExitStack) -> Task:
@@ -321,7 +326,7 @@ def _generator_task(run: Run, folder: Path, device: torch.device, threads: int, 
             samples.save(generator.sample(64), data.tokens, folder / "samples" / f"step_{int(stream.step)}")
             return row
 
-    return Task(generator, stream, None, evaluate_now, threads, by, "rlgan sample")
+    return Task(generator, stream, None, evaluate_now, threads, by, "see it: rlgan sample")
 
 
 def _intervals(run: Run) -> Intervals:

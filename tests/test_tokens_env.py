@@ -112,9 +112,11 @@ def test_a_discriminator_pays_at_the_end(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     "words", ["agent=ppo env.end=true env.least=2", "agent=dqn agent.learning_starts=20", "agent=reinforce"]
 )
-def test_any_agent_writes(words: str, tmp_path: Path) -> None:
+def test_any_agent_writes(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = "env=tokens env.vocabulary=7 env.length=5 preset=none steps=200 copies=4 eval.episodes=4 threads=1"
     assert main(["run", *few.split(), *words.split(), f"dir={tmp_path / 'run'}"]) == 0
+    # it has no pictures to watch
+    assert capsys.readouterr().err.endswith(f"judge it: rlgan eval {tmp_path / 'run'}\n")
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["kind"] == "eval" and rows[-1]["return_mean"] < 0
 
