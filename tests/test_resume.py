@@ -49,7 +49,7 @@ GENERATORS = {
     "mle": ["generator=mle", *SHORT],
     "mle scheduled": ["generator=mle", *SHORT, "generator.own=0.1"],
     "pgbleu": ["generator=pgbleu", *SHORT, "generator.pretrain=3"],
-    "relgan": ["generator=relgan", *SHORT, "generator.pretrain=3"],
+    "relgan": ["generator=relgan", *SHORT, "generator.pretrain=3", "generator.parts=4", "generator.filters=8"],
     "seqppo": ["generator=seqppo", *SHORT, "generator.pretrain=3", "generator.pretrain_d=2", "generator.written=16"],
 }
 SHOP = Path(__file__).with_name("shop.py")
