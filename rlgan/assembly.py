@@ -25,8 +25,8 @@ from rlgan.contract import (
     check_reward_model,
     check_rows,
     check_samples,
+    observations,
     sample,
-    shown,
 )
 from rlgan.core import seeding
 from rlgan.core.capture import Captured
@@ -57,7 +57,7 @@ def build_env(
     """Make the env of a run with its rows on the device; for an ``evaluation`` that which it plays there."""
     part, c = run.world, run.config
     spec = part.spec
-    left = partial(rundir.left, Path(c.dir))
+    saved = partial(rundir.last_saved, Path(c.dir))
     if spec.host:
         return HostVecEnv(
             lambda n: called(c.env, "when it was made", spec.factory, part.config, part.argument, n, render),
@@ -68,9 +68,9 @@ def build_env(
             barrier=barrier,
             timeout=c.timeout,
             name=c.env,
-            left=left,
+            saved=saved,
         )
-    watchdog = Watchdog(c.timeout, c.env, left)
+    watchdog = Watchdog(c.timeout, c.env, saved)
     try:
         with watchdog:
             env = called(c.env, "when it was made", spec.factory, part.config, device, torch.float32)
@@ -122,12 +122,10 @@ def build_reward(run: Run, env: Any, agent: Any, device: torch.device) -> Any:
     part, told, n, who = run.parts["reward"], spaces(run, env), env.num_envs, f"reward model {run.config.reward}"
     model = guarded(PluginError, who, "when it was made", part.spec.factory, told, part.config, device)
     check_reward_model(model, who)
-    obs, no = shown(told.observation, n, device), torch.zeros(n, dtype=torch.bool, device=device)
+    obs, no = observations(told.observation, n, device), torch.zeros(n, dtype=torch.bool, device=device)
     row = {"obs": obs, "next_obs": obs, "reward": no.float(), "terminated": no, "truncated": no, "valid": ~no}
     row["action"] = sample(told.action, n, 0, device)
-    with seeding.fork(0, device), torch.no_grad():
-        if not run.learner.spec.sees_state:
-            row |= agent.act(obs, agent.carry(n), no.sum(), True)[0]
+    with seeding.fork(0, device):
         check_reward(model, mapped(lambda value: value[None], row), agent, who)
     return model
 

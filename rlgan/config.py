@@ -33,8 +33,12 @@ class Draft:
     arguments: dict[str, str] = field(default_factory=dict)
     """By role; what follows the colon of a family."""
     preset: Preset | None = None
+    tuned: dict[str, Any] = field(default_factory=dict)
+    """All values as the preset has them."""
 
 
+SCORED = ("agent.", "generator.", "env.", "data.", "reward", "normalise.", "steps", "copies")
+"""How keys begin that scores depend on."""
 OF_ENVS = ("copies", "groups", "barrier.every", "timeout", "eval.episodes", "normalise.obs", "normalise.reward")
 """Keys that mean nothing to a generator."""
 
@@ -141,6 +145,8 @@ def _draft(cell: overrides.Cell, files: Mapping[str, Mapping[str, Any]], registr
     for origin, settings, typed in layers:
         judged = {name: value for name, value in settings.items() if not name.startswith(unjudged)}
         _take((origin, judged, typed), found.keys, found.values, found.origins, found.problems)
+        if found.preset and settings is found.preset.values:
+            found.tuned = dict(found.values)
     for name in found.values["trackers"]:
         _collect(found, registry.find, "hooks", name)
     return found
@@ -255,7 +261,9 @@ def _finish(found: Draft, problems: list[str]) -> Run | None:
         role: Part(found.values[role], spec, built[role], found.arguments.get(role, ""))
         for role, spec in found.specs.items()
     }
-    return Run(built["run"], parts, found.preset, found.origins, found.cell.words)
+    scored = [key for key in found.values if key.startswith(SCORED)]
+    as_preset = found.preset is not None and all(found.values[key] == found.tuned[key] for key in scored)
+    return Run(built["run"], parts, found.preset, found.origins, found.cell.words, as_preset)
 
 
 def _pair(named: Iterable[str]) -> tuple[str, str]:

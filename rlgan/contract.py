@@ -15,8 +15,11 @@ from rlgan.core.rows import about, blank
 from rlgan.core.vec import STUCK, called, choices, mask_width
 from rlgan.errors import EnvError, PluginError, guarded
 from rlgan.report.statistics import OWN
+from rlgan.store.durable import dtype_name
 from rlgan.store.tree import encode, is_name
 
+FAR = 1e6
+"""A bound beyond this is none."""
 NAMES = "names are strings without '/' that do not begin with '$'"
 
 
@@ -108,7 +111,7 @@ def check_agent(agent: Any, spaces: tuple[Space, Space], n: int, device: torch.d
     Raises:
         PluginError: the first thing that is wrong.
     """
-    obs, step = shown(spaces[0], n, device), torch.zeros((), dtype=torch.int64, device=device)
+    obs, step = observations(spaces[0], n, device), torch.zeros((), dtype=torch.int64, device=device)
     carry = guarded(PluginError, who, "in its carry", agent.carry, n)
     with torch.no_grad():
         given = guarded(PluginError, who, "in its act", agent.act, obs, carry, step, True)
@@ -160,8 +163,10 @@ def check_reward_model(model: Any, who: str) -> None:
             raise PluginError(f"{who} has {name}={value!r}; it must be a whole number of at least 1")
 
 
-def check_reward(model: Any, rows: Batch, learner: Any, who: str) -> None:
-    """Let a reward model judge rows (T, N, ...) once, as in a run; ``who`` begins the sentence.
+def check_reward(model: Any, rows: Batch, learner: Any, who: str) -> Tensor:
+    """Let a reward model judge rows (T, N, ...) once, as in a run, and return the reward; ``who`` begins the sentence.
+
+    Drawn rows may lie far from any game's, so a reward that is not finite is none of its faults.
 
     Raises:
         PluginError: the first thing that is wrong.
@@ -172,8 +177,7 @@ def check_reward(model: Any, rows: Batch, learner: Any, who: str) -> None:
         raise PluginError(f"{who} returned {about(reward)} from reward; it must be floats of {tuple(shape)}")
     if reward.requires_grad:
         raise PluginError(f"{who} returned a reward with its graph, even under no_grad: detach it")
-    if not bool(reward.isfinite().all()):
-        raise PluginError(f"{who} gives a reward that is not finite")
+    return reward
 
 
 def _check_saved(thing: Any, methods: tuple[str, ...], who: str) -> None:
@@ -183,14 +187,17 @@ def _check_saved(thing: Any, methods: tuple[str, ...], who: str) -> None:
             kind = who.rpartition(" ")[0]
             raise PluginError(f"{who} has no {name}(): every {kind} must have it")
     state = guarded(PluginError, who, "in its state_dict", thing.state_dict)
+    tensors: dict[str, Tensor] = {}
     try:
-        encode(state, {})
+        encode(state, tensors)
+        for name, tensor in tensors.items():
+            dtype_name(name, tensor)
     except TypeError as error:
         raise PluginError(f"{who} has a state_dict that cannot be saved: {error}") from error
 
 
-def shown(space: Space, n: int, device: torch.device) -> Any:
-    """Draw n observations as `sample` does, in which every action is allowed."""
+def observations(space: Space, n: int, device: torch.device) -> Any:
+    """Draw n observations (n, ...), or a dict of such, as `sample` does; every action is allowed in them."""
     obs = sample(space, n, 0, device)
     if isinstance(obs, dict) and "action_mask" in obs:
         obs["action_mask"].fill_(1)
@@ -199,7 +206,7 @@ def shown(space: Space, n: int, device: torch.device) -> Any:
 
 def sample(space: Space, n: int, seed: int, device: torch.device) -> Any:
     """Draw n values, (n, ...) or a dict of such, the same for the same seed; no global generator is touched."""
-    many = batch_space(space, n)
+    many = batch_space(_within_reach(space), n)
     many.seed(seed)
 
     def tensors(value: Any) -> Any:
@@ -208,6 +215,16 @@ def sample(space: Space, n: int, seed: int, device: torch.device) -> Any:
         return torch.from_numpy(np.asarray(value)).to(device)
 
     return tensors(many.sample())
+
+
+def _within_reach(space: Space) -> Space:
+    """The same space without bounds that stand for none, such as the largest float: no game shows such numbers."""
+    if isinstance(space, Dict):
+        return Dict({key: _within_reach(part) for key, part in space.items()})
+    if not isinstance(space, Box) or not np.issubdtype(space.dtype, np.floating):
+        return space
+    low, high = np.where(space.low < -FAR, -np.inf, space.low), np.where(space.high > FAR, np.inf, space.high)
+    return Box(low.astype(space.dtype), high.astype(space.dtype), dtype=space.dtype.type)
 
 
 def check_samples(data: Any, who: str) -> None:

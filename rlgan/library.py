@@ -36,7 +36,7 @@ class Finished(os.PathLike[str]):
 
     dir: Path
     evaluation: dict[str, Any]
-    """The last evaluation, with the keys of ``rlgan eval --json`` and its ``step``."""
+    """The last evaluation, with the keys of ``rlgan eval --json``."""
 
     def __fspath__(self) -> str:
         return str(self.dir)

@@ -157,6 +157,8 @@ class Run:
     """Dotted key to ``default``, ``preset NAME``, ``file PATH`` or ``command line``."""
     overrides: tuple[str, ...]
     """The words that ask for this run alone."""
+    as_preset: bool = False
+    """Whether all that scores depend on is as the preset has it, whose note then holds."""
 
     @property
     def learner(self) -> Part:
@@ -167,15 +169,6 @@ class Run:
     def world(self) -> Part:
         """What it learns from: the env or the data set."""
         return self.parts["env"] if "env" in self.parts else self.parts["data"]
-
-    @property
-    def as_preset(self) -> bool:
-        """Whether nothing that scores depend on was set beside the preset, whose note then holds."""
-        matter = ("agent.", "generator.", "env.", "data.", "reward.", "normalise.", "steps", "copies")
-        return not any(
-            key.startswith(matter) and origin != "default" and not origin.startswith("preset")
-            for key, origin in self.origins.items()
-        )
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting, as a config file holds them, but ``dir``: where a run lies is no part of what it is."""

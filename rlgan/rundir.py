@@ -69,9 +69,31 @@ def load(folder: Path) -> Run:
     return placed(config.load_file(path, registry), folder)
 
 
-def prepare(run: Run, folder: Path) -> None:
-    """Make the directory of a run that is about to begin, with its config, versions, and env file if it has one."""
+@contextmanager
+def begun(run: Run, folder: Path) -> Iterator[None]:
+    """Hold the directory of a run that begins, with its config, versions, and env file if it has one.
+
+    UsageError: another run began there in the meantime.
+    """
     record.prepare_directory(folder)
+    with locked(folder):
+        check_free(folder)
+        _describe(run, folder)
+        yield
+
+
+def check_free(folder: Path) -> None:
+    """UsageError where a run is in the folder already."""
+    if (folder / "config.yaml").exists():
+        raise UsageError(f"{folder} already holds a run: write another dir=, or `rlgan resume {quoted(folder)}`")
+
+
+def quoted(folder: Path) -> str:
+    """A folder as a shell takes it."""
+    return shlex.quote(str(folder))
+
+
+def _describe(run: Run, folder: Path) -> None:
     found = json.dumps({**versions(run), "plugins": _plugins(run)}, indent=1)
     try:
         (folder / "versions.json").write_text(found + "\n", encoding="utf-8")
@@ -113,12 +135,14 @@ def placed(run: Run, folder: Path) -> Run:
     return replace(run, config=replace(run.config, dir=str(folder.expanduser())))
 
 
-def left(folder: Path, again: bool = True) -> str:
-    """What a run that ends early leaves, in a sentence; ``again`` where going on may end otherwise."""
-    if not (found := stored(folder / "checkpoints")):
-        return "there is no checkpoint yet"
-    hint = f", go on with: rlgan resume {shlex.quote(str(folder))}" if again else ""
-    return f"the last checkpoint is {found[0]}{hint}"
+def last_saved(folder: Path, again: bool = False) -> str:
+    """What there is to go on from, in a sentence; with the command where going on may help, ``again``."""
+    try:
+        found = stored(folder / "checkpoints")
+    except OSError as error:  # a folder that is gone hides no other error
+        return f"its checkpoints cannot be listed: {error.strerror or error}"
+    hint = f", go on with: rlgan resume {quoted(folder)}" if again else ""
+    return f"the last checkpoint is {found[0]}{hint}" if found else "there is no checkpoint yet"
 
 
 _INFO = {

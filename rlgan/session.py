@@ -1,8 +1,7 @@
-"""What the commands do: train, resume, evaluate, watch and sample a run, in its directory."""
+"""What the commands do: train, resume, evaluate and sample a run, in its directory."""
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -12,15 +11,14 @@ from typing import Any
 
 import torch
 
-from rlgan import assembly, envfile, judge, rundir, specs, trained
+from rlgan import assembly, envfile, film, judge, rundir, specs, trained
 from rlgan import evaluate as evaluation
 from rlgan.core import seeding
 from rlgan.core.protocols import RewardModel
 from rlgan.core.stream import DataStream, Stream
 from rlgan.core.trainer import Interrupted, Intervals, Output, Trainer
-from rlgan.core.vec import VecEnv
 from rlgan.datasets import Judge
-from rlgan.errors import NonFiniteError, PluginError, RlganError, UsageError, guarded
+from rlgan.errors import EnvError, PluginError, RlganError, UsageError, guarded
 from rlgan.nn.normalise import Normaliser
 from rlgan.registry import Registry
 from rlgan.report import curve, record, samples
@@ -29,8 +27,8 @@ from rlgan.runconfig import Run
 from rlgan.store import checkpoint, demos
 
 OnRow = Callable[[dict[str, torch.Tensor]], None]
-EVALUATION, VIDEO = 1, 2
-"""Roles of random streams beside training's."""
+EVALUATION = 1
+"""Role of the random stream of evaluations, beside training's."""
 EVALUATION_COPIES = 10
 """At most; as many as divide the number of games."""
 
@@ -53,8 +51,7 @@ class Task:
 def train(run: Run) -> int:
     """Run to the end and return the exit code."""
     folder = Path(run.config.dir or rundir.new_name(run)).expanduser()
-    if (folder / "config.yaml").exists():
-        raise UsageError(f"{folder} already holds a run: write another dir=, or `rlgan resume {folder}`")
+    rundir.check_free(folder)
     with ExitStack() as stack:
         return _go(rundir.placed(run, folder), folder, None, stack)
 
@@ -90,7 +87,8 @@ def evaluate(
     held, right = ("a generator", "samples=1000") if generates else ("an agent", "episodes=100")
     for name, value in ({"episodes": episodes, "demos": demos_path} if generates else {"samples": count}).items():
         if value is not None:
-            raise UsageError(f"{folder} holds {held}, which has no {name}: write `rlgan eval {folder} {right}`")
+            right = f"rlgan eval {rundir.quoted(folder)} {right}"
+            raise UsageError(f"{folder} holds {held}, which has no {name}: write `{right}`")
     assembly.set_threads(run.config.threads, env and env.single_observation_space)
     with seeding.fork(seeding.derive(run.config.seed, EVALUATION, seed), device):
         if generates:
@@ -131,72 +129,17 @@ def sample(
     found = trained.load(folder, temperature=temperature, which=which)
     run, generator, device = found.run, found.learner, found.device
     if "generator" not in run.parts:
-        raise UsageError(f"{folder} holds an agent, which makes no samples: write `rlgan watch {folder}`")
+        right = f"rlgan watch {rundir.quoted(folder)}"
+        raise UsageError(f"{folder} holds an agent, which makes no samples: write `{right}`")
     tokens = found.data.tokens
     if prefix and tokens is None:
         raise UsageError(f"{folder} holds a generator of images, which have no prefix: leave it out")
     given = {"prefix": tokens.read(prefix).to(device)} if prefix and tokens else {}
-    with seeding.fork(seeding.derive(run.config.seed, VIDEO, seed), device):
+    with seeding.fork(seeding.derive(run.config.seed, film.SHOWN, seed), device):
         made = generator.sample(n, **given)
     if tokens and out is None:
         return tokens.text(made)
-    return samples.save(made, tokens, out or folder / "samples" / _named(seed, which))
-
-
-def watch(folder: Path, episodes: int, seed: int, out: Path | None, which: str = checkpoint.NEWEST) -> Path:
-    """Write a video of the trained agent with the score drawn in."""
-    from rlgan.report.video import Video
-
-    out = _film(out or folder / "videos" / f"{_named(seed, which)}.mp4")
-    found = trained.load(folder, which=which)
-    run, agent, env, device = found.run, found.learner, found.env, found.device
-    if "generator" in run.parts:
-        raise UsageError(f"{folder} holds a generator, which plays nothing: write `rlgan sample {folder}`")
-    assembly.set_threads(run.config.threads, env.single_observation_space)
-    with seeding.fork(seeding.derive(run.config.seed, VIDEO, seed), device):
-        seed = seeding.derive(run.config.seed, VIDEO, seed)
-        env = assembly.build_env(run, 1, device, seed, barrier=0, render=True, evaluation=True)
-        if _without_pictures(env):
-            raise UsageError(f"env={run.config.env} cannot be filmed: it has no render(state, i)")
-        env.start(0)
-        every = getattr(env, "film_every", 1)
-        shown = {"score": 0.0, "steps": 0, "game": 1}
-
-        def draw(row: dict[str, torch.Tensor]) -> None:
-            shown["score"] += float(row["reward"][0])
-            shown["steps"] += int(row["valid"][0])
-            if shown["steps"] % every and not row["over"][0]:
-                return
-            text = f"{run.config.agent} on {run.config.env}   game {shown['game']}   score {shown['score']:g}"
-            video.add(env.frame(0), f"{text}   step {shown['steps']}")
-            if row["over"][0]:
-                shown.update(score=0.0, steps=0, game=shown["game"] + 1)
-
-        with closing(env):
-            try:
-                out.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UsageError(f"out={out}: the folder {out.parent} cannot be made: {error.strerror}") from error
-            with Video(out, env.fps, env.frame(0).shape[:2]) as video:
-                evaluation.play(env, found.acting(env), agent.carry, episodes, draw)
-    return out
-
-
-def _without_pictures(env: Any) -> bool:
-    return isinstance(env, VecEnv) and env.render_mode is None
-
-
-def _named(seed: int, which: str) -> str:
-    return f"seed{seed}" if which == checkpoint.NEWEST else f"{which}-seed{seed}"
-
-
-def _film(out: Path) -> Path:
-    """The path of a film that can be written there, for nothing else may be overwritten."""
-    if out.is_dir():
-        raise UsageError(f"out={out} is a folder: write out={out / 'film.mp4'}")
-    if out.suffix.lower() != ".mp4":
-        raise UsageError(f"out={out} is no name of a film: write out={out.with_suffix('.mp4')}")
-    return out
+    return samples.save(made, tokens, out or folder / "samples" / film.named(seed, which))
 
 
 def protocol(run: Run, data: str = "") -> str:
@@ -239,8 +182,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
         task.learner, task.stream, task.reward, _intervals(run), mode, task.evaluate, task.judge.rank, info
     )
     if not saved:  # now that nothing is refused any more
-        rundir.prepare(run, folder)
-        stack.enter_context(rundir.locked(folder))
+        stack.enter_context(rundir.begun(run, folder))
     log = stack.enter_context((folder / "log.txt").open("ab", buffering=0))
 
     def say(text: str) -> None:
@@ -264,7 +206,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
         f"device {device}, {task.threads} thread{'s' * (task.threads > 1)}, capture {mode}"
         + (f", preset {run.preset.name}" if run.preset else "")
     )
-    if run.preset and run.preset.note and run.as_preset and not c.reward:
+    if run.preset and run.preset.note and run.as_preset:
         say(run.preset.note)
     if saved:
         with rundir.fitting(saved, folder):
@@ -278,19 +220,19 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
         trainer.run(output)
     except Interrupted as stop:
         live.close()
-        say(f"saved; continue with: rlgan resume {shlex.quote(str(folder))}")
+        say(f"saved; continue with: rlgan resume {rundir.quoted(folder)}")
         return 128 + stop.number
     except RlganError as error:
         live.close()
-        # on the same numbers it would come to the same end
-        say(rundir.left(folder, again=not isinstance(error, NonFiniteError)))
+        # an env or a disk may be well again; the same numbers and settings come to the same end
+        say(rundir.last_saved(folder, again=type(error) in (EnvError, RlganError)))
         raise
     live.close()
     final = record.last_evaluation(folder / "metrics.jsonl", task.judge.drawn)
     picture = curve.draw(folder, f"{title}, seed {c.seed}", task.judge.drawn, task.judge.scores)
     say(task.judge.sentence(final))
     say(f"curve: {picture}")
-    say(f"{task.see} {shlex.quote(str(folder))}")
+    say(f"{task.see} {rundir.quoted(folder)}")
     return 0
 
 
@@ -309,7 +251,7 @@ def _agent_task(run: Run, folder: Path, device: torch.device, threads: int, stac
     stream = Stream(env, assembly.acting(run, agent, env, normaliser), agent.carry, normaliser)
     reward = assembly.build_reward(run, env, agent, device)
     games = judge.Games(run.world.spec.known(run.world.config))
-    see = "judge it: rlgan eval" if _without_pictures(env) else "see it: rlgan watch"
+    see = "see it: rlgan watch" if film.has_pictures(env) else "judge it: rlgan eval"
     return Task(agent, stream, reward, evaluate_now, threads, games, see)
 
 

@@ -33,7 +33,7 @@ def sweep(
     if count < 2:
         raise UsageError(f"samples={count} shows no diversity: write at least 2")
     protocol = f"{run.world.name} {data.protocol} samples={count}"
-    other = plane.read(against, protocol) if against else None
+    other = plane.read(against, protocol, axes) if against else None
     rows = []
     for temperature in temperatures:
         generator.temperature = temperature

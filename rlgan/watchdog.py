@@ -18,13 +18,14 @@ class Watchdog(threading.Thread):
     Args:
         timeout: Seconds that one call may take.
         env: Name of the env, for the sentence that is printed.
-        left: Says what is left of a run that is ended, for the same.
+        saved: Says what is saved of the run, for the same.
     """
 
-    def __init__(self, timeout: float, env: str, left: Callable[[], str]) -> None:
+    def __init__(self, timeout: float, env: str, saved: Callable[[], str]) -> None:
         super().__init__(name="rlgan-watchdog", daemon=True)
         self._timeout = timeout
-        self._sentence, self._left = f"Env {env} did not answer within {timeout:g} seconds, so the run was ended", left
+        self._sentence = f"Env {env} did not answer within {timeout:g} seconds, so the process was ended"
+        self._saved = saved
         self._tick = min(0.5, timeout / 5)
         self._calls, self._busy = 0, False
         self._closed = threading.Event()
@@ -46,8 +47,10 @@ class Watchdog(threading.Thread):
                 continue
             waited += self._tick
             if waited >= self._timeout:
-                print(f"{self._sentence}; {self._left()}.", file=sys.stderr, flush=True)
-                os._exit(EnvError.exit_code)
+                try:
+                    print(f"{self._sentence}; {self._saved()}", file=sys.stderr, flush=True)
+                finally:
+                    os._exit(EnvError.exit_code)
 
     def close(self) -> None:
         """Stop watching."""

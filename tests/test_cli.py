@@ -67,11 +67,14 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, 
     session.train = note("train", 0)
     session.resume = note("resume", 0)
     session.evaluate = note("evaluate", {"return_mean": 1.5, "episodes": 2, "returns": [1.0, 2.0]})
-    session.watch = note("watch", Path("film.mp4"))
+    film = types.ModuleType("rlgan.film")
+    film.watch = note("watch", Path("film.mp4"))
     session.note = note
     calls["session"] = session
     monkeypatch.setitem(sys.modules, "rlgan.session", session)
     monkeypatch.setattr(rlgan, "session", session, raising=False)
+    monkeypatch.setitem(sys.modules, "rlgan.film", film)
+    monkeypatch.setattr(rlgan, "film", film, raising=False)
     yield calls
 
 

@@ -392,7 +392,7 @@ from test_host import Count, host
 class Hangs(Count):
     def step(self, actions):
         time.sleep(60)
-env = host(Hangs, timeout=0.5, name="slow", left=lambda: "x is kept")
+env = host(Hangs, timeout=0.5, name="slow", saved=lambda: "x is kept")
 env.start(0)
 env.send(0, torch.tensor([0, 0]))
 env.receive(0)
@@ -404,7 +404,7 @@ def test_a_hang_ends_the_process_with_a_sentence():
     code = HANGS.format(tests=str(Path(__file__).parent))
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 4
-    assert ended.stderr == ("Env slow did not answer within 0.5 seconds, so the run was ended; x is kept.\n")
+    assert ended.stderr == ("Env slow did not answer within 0.5 seconds, so the process was ended; x is kept\n")
     assert time.monotonic() - began < 30
 
 

@@ -82,7 +82,7 @@ def test_the_plane_of_an_oracle(folder: Path, tmp_path: Path, capsys: Capture) -
     assert said[0].split()[:3] == ["temperature", "nll_oracle", "nll_test"] and said[1].split()[0] == "0.5"
     assert main(["eval", str(folder), "temperatures=[0.5]", f"against={tmp_path}"]) == 2
     assert "cannot be read: write it first, by `rlgan eval" in capsys.readouterr().err
-    for damaged in ("[1]", json.dumps({"protocol": "oracle"}), json.dumps({**ELSEWHERE, "rows": [{"temperature": 1}]})):
+    for damaged in ("[1]", json.dumps({"protocol": "oracle"}), json.dumps({**found, "rows": [{"temperature": 1}]})):
         (tmp_path / "plane.json").write_text(damaged)
         assert main(["eval", str(folder), "temperatures=[0.5]", f"against={tmp_path}"]) == 2
         assert "cannot be read: write it first, by `rlgan eval" in capsys.readouterr().err
@@ -138,14 +138,16 @@ def test_the_plane_of_lines(tmp_path: Path, capsys: Capture) -> None:
 
 def test_data_is_known_by_its_kind_and_hash(tmp_path: Path) -> None:
     (tmp_path / "plane.json").write_text(json.dumps(ELSEWHERE))
-    assert plane.read(tmp_path, "lines:../p2/c.txt sha256=3a9f level=word")
+    assert plane.read(tmp_path, "lines:../p2/c.txt sha256=3a9f level=word", ("x", "y"))
     for other in (
         "lines:a b.txt sha256=3a90 level=word",
         "lines:a b.txt sha256=3a9f level=char",
         "x sha256=3a9f level=word",
     ):
         with pytest.raises(UsageError, match="compare runs of the same data"):
-            plane.read(tmp_path, other)
+            plane.read(tmp_path, other, ("x", "y"))
+    with pytest.raises(UsageError, match="cannot be read: write it first"):
+        plane.read(tmp_path, str(ELSEWHERE["protocol"]), ("x", "z"))
 
 
 @pytest.mark.parametrize(

@@ -20,19 +20,20 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete
 from torch import Tensor
 
-import rlgan
-from rlgan import assembly, config, judge, rundir, trained
+from rlgan import assembly, config, contract, judge, rundir, trained
 from rlgan.cli.main import main
 from rlgan.config import agents_that_can
 from rlgan.core.protocols import DataSet, Phase
 from rlgan.core.vec import VecEnv
+from rlgan.errors import UsageError
 from rlgan.registry import Registry
 from rlgan.report import record
 from rlgan.store import checkpoint, durable
 from rlgan_agents.dqn import DQN
+from rlgan_data.oracle import OracleJudge
 from rlgan_envs.cartpole import CartPole
 
 CARTPOLE = shlex.split("agent=dqn env=cartpole preset=none agent.hidden=[16] eval.episodes=2 record.every=200")
@@ -370,11 +371,11 @@ def test_a_full_disk_keeps_the_checkpoint_before(
 def test_a_checkpoint_is_chosen(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, ranks = tmp_path / "x", [0.0, 1.0]
+    folder, ranks = tmp_path / "of two words", [0.0, 1.0]
     monkeypatch.setattr(judge.Games, "rank", lambda self, row: ranks.pop(0) if ranks else 0.0)  # the second is best
     words = [*CARTPOLE, "steps=1600", "checkpoint.every=400", "checkpoint.keep=1", "eval.every=400", f"dir={folder}"]
     assert main(["run", *words]) == 0
-    capsys.readouterr()
+    assert said(capsys).endswith(f"see it: rlgan watch '{folder}'\n")
     evaluated = [row for row in record.read(folder / "metrics.jsonl") if row["kind"] == "eval"]
     best, last = evaluated[1]["step"], evaluated[-1]["step"]
     steps, judged = {}, {}
@@ -385,7 +386,6 @@ def test_a_checkpoint_is_chosen(
     assert steps == {"newest": last, "best": best, str(best): best}
     assert judged["best"] == judged[str(best)] == evaluated[1]["returns"]
     states = [trained.load(folder, which=which).learner.q.state_dict() for which in ("newest", "best", str(best))]
-    assert callable(rlgan.load(folder, checkpoint=best))
     assert not torch.equal(states[0]["layers.0.weight"], states[1]["layers.0.weight"])
     assert torch.equal(states[1]["layers.0.weight"], states[2]["layers.0.weight"])
     assert main(["watch", str(folder), "checkpoint=best"]) == 0
@@ -393,6 +393,33 @@ def test_a_checkpoint_is_chosen(
     assert main(["eval", str(folder), "checkpoint=7"]) == 2
     kept = f"{folder}/checkpoints has no checkpoint of step 7: there are those of steps {last}, {best}\n"
     assert said(capsys) == f"rlgan: {kept}"
+    (folder / "checkpoints" / f"step_{last}" / "manifest.json").write_text("{}")  # another is damaged
+    assert main(["eval", str(folder), "checkpoint=best"]) == 0
+
+
+def test_the_best_of_the_last_step_stays_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run saves once more at its end; nothing was evaluated in between."""
+    monkeypatch.setattr(OracleJudge, "rank", lambda self, row: row["step"])
+    words = "generator=mle data=oracle preset=none data.vocabulary=9 data.width=3 data.length=5 data.samples=64"
+    words += " generator.batch_size=8 steps=30 eval.every=10 eval.samples=20 checkpoint.keep=1 threads=1"
+    assert main(["run", *words.split(), f"dir={tmp_path / 'x'}"]) == 0
+    assert [row["step"] for row in record.read(tmp_path / "x" / "metrics.jsonl") if row["kind"] == "eval"] == [
+        10,
+        20,
+        30,
+    ]
+    assert checkpoint.chosen(tmp_path / "x" / "checkpoints", "best").step == 30
+
+
+def test_a_folder_is_taken_by_one_run(tmp_path: Path) -> None:
+    """The other began at the same moment, and was first."""
+    run = config.resolve_one([*CARTPOLE, f"dir={tmp_path}"], Registry())
+    with rundir.begun(run, tmp_path), pytest.raises(UsageError, match="is being written by another rlgan process"):
+        rundir.begun(run, tmp_path).__enter__()
+    before = (tmp_path / "config.yaml").read_bytes()
+    with pytest.raises(UsageError, match="already holds a run"):
+        rundir.begun(replace(run, config=replace(run.config, seed=5)), tmp_path).__enter__()
+    assert (tmp_path / "config.yaml").read_bytes() == before
 
 
 def test_nothing_was_evaluated_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -528,8 +555,8 @@ def test_an_env_that_hangs_ends_the_run(env: str, plugin: Path, tmp_path: Path) 
     )
     assert ended.returncode == 4
     assert ended.stderr.endswith(
-        f"Env {env} did not answer within 1 seconds, so the run was ended; the last checkpoint is {newest(Path('x'))}, "
-        "go on with: rlgan resume x.\n"
+        f"Env {env} did not answer within 1 seconds, so the process was ended; "
+        f"the last checkpoint is {newest(Path('x'))}\n"
     )
     assert checkpoint.newest(tmp_path / "x" / "checkpoints").step > 700
 
@@ -708,7 +735,7 @@ class Praise:
             self.every = 0
 
     def reward(self, rows: dict[str, Tensor], learner: Any) -> Any:
-        praise = rows["obs"].flatten(2).mean(2) * 0 + float("nan" if self.fault == "nan" else 1)
+        praise = torch.ones(rows["obs"].shape[:2])
         return praise[0] if self.fault == "shape" else praise
 
     def update(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -726,7 +753,6 @@ class Praise:
         ("when", "has when='never'; it must be 'collect' or 'sample'"),
         ("every", "has every=0; it must be a whole number of at least 1"),
         ("shape", "returned float32 of (8,) on cpu from reward; it must be floats of (1, 8)"),
-        ("nan", "gives a reward that is not finite"),
     ],
 )
 def test_a_faulty_reward_model(
@@ -737,3 +763,14 @@ def test_a_faulty_reward_model(
     assert main(["run", "agent=ppo", "env=cartpole", "reward=rnd", "dir=x"]) == 3
     assert said(capsys) == f"rlgan: reward model rnd {sentence}\n"
     assert not Path("x").exists()
+
+
+def test_drawn_observations_are_within_reach() -> None:
+    """Bounds that stand for none give no numbers that no game shows."""
+    for dtype in (np.float32, np.float64):
+        most = np.finfo(dtype).max
+        drawn = contract.sample(
+            Dict({"x": Box(-most, most, (500,), dtype), "y": Box(-1, 1, (2,), dtype)}), 4, 0, torch.device("cpu")
+        )
+        assert drawn["x"].dtype == torch.from_numpy(np.empty(0, dtype)).dtype
+        assert float(drawn["x"].abs().max()) < 10 and float(drawn["y"].abs().max()) <= 1

@@ -105,6 +105,14 @@ def test_long_sequences_are_completed_a_few_at_a_time(monkeypatch: pytest.Monkey
     assert whole[:, 1].tolist() == [float(row[0] + 2 * row[1] + 3 * (3 + 4 + 5 + 6)) for row in tokens]
 
 
+def test_a_sequence_of_one_token_earns_its_own_score() -> None:
+    tokens = torch.tensor([[3], [1]])
+    assert rollout_rewards(TokenLSTM(9, 4, 4).start(0.1), lambda x: x[:, 0].float(), tokens, 2).tolist() == [
+        [3.0],
+        [1.0],
+    ]
+
+
 def test_clipped_loss_by_hand() -> None:
     old = torch.zeros(2, 3)
     ratio, advantage = (

@@ -165,7 +165,7 @@ def rollout_rewards(policy: TokenLSTM, score: Callable[[Tensor], Tensor], tokens
     ``score`` is (n,) of sequences (n, L); the last token earns that of the sequence itself.
     """
     length, means = tokens.shape[1], []
-    for part in tokens.split(max(1, COMPLETED // ((length - 1) * rollouts * length))):
+    for part in tokens.split(max(1, COMPLETED // max(1, (length - 1) * rollouts * length))):
         made = policy.completions(part, torch.rand(length - 1, rollouts, len(part), length, device=tokens.device))
         means.append(score(made.flatten(0, 2)).view(made.shape[:-1]).mean(1).T)
     return torch.cat((torch.cat(means), score(tokens)[:, None]), 1)

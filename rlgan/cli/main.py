@@ -159,9 +159,9 @@ def watch(run_dir: str, words: tuple[str, ...]) -> None:
     from rlgan.cli.options import WatchOptions
 
     path, options = find_run(run_dir), config.read_options(words, WatchOptions)
-    from rlgan import session
+    from rlgan import film
 
-    click.echo(session.watch(path, options.episodes, options.seed, options.out, options.checkpoint))
+    click.echo(film.watch(path, options.episodes, options.seed, options.out, options.checkpoint))
 
 
 @cli.command()

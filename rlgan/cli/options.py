@@ -17,15 +17,18 @@ def _names_a_checkpoint(text: str) -> bool:
     return text in ("newest", "best") or text.isdecimal()
 
 
-Which = Annotated[str, Predicate(_names_a_checkpoint)]
+@dataclass(frozen=True)
+class OfACheckpoint:
+    """What is looked at."""
+
+    checkpoint: Annotated[str, Predicate(_names_a_checkpoint)] = "newest"
+    """The newest, the best by its evaluation in the run, or that of a step."""
 
 
 @dataclass(frozen=True)
-class EvalOptions:
+class EvalOptions(OfACheckpoint):
     """Keys of ``rlgan eval``."""
 
-    checkpoint: Which = "newest"
-    """The newest, the best by its evaluation in the run, or that of a step."""
     episodes: Annotated[int, Ge(1)] | None = None
     """Whole games of an agent; none = as many as the run's eval.episodes."""
     samples: Annotated[int, Ge(1)] | None = None
@@ -43,11 +46,9 @@ class EvalOptions:
 
 
 @dataclass(frozen=True)
-class WatchOptions:
+class WatchOptions(OfACheckpoint):
     """Keys of ``rlgan watch``."""
 
-    checkpoint: Which = "newest"
-    """The newest, the best by its evaluation in the run, or that of a step."""
     episodes: Annotated[int, Ge(1)] = 1
     """Whole games in the film."""
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
@@ -57,11 +58,9 @@ class WatchOptions:
 
 
 @dataclass(frozen=True)
-class SampleOptions:
+class SampleOptions(OfACheckpoint):
     """Keys of ``rlgan sample``."""
 
-    checkpoint: Which = "newest"
-    """The newest, the best by its evaluation in the run, or that of a step."""
     n: Annotated[int, Ge(1), Le(10_000)] = 64
     """Samples that are made."""
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,22 +49,21 @@ def write(
     return picture
 
 
-def read(folder: Path, protocol: str) -> dict[str, Any]:
-    """What `write` left in the directory of another run, whose data must be the same.
+def read(folder: Path, protocol: str, axes: Sequence[str]) -> dict[str, Any]:
+    """What `write` left in the directory of another run, whose data must be the same; it has both ``axes``.
 
     Raises:
         UsageError: there is none, or it is of other data.
     """
     path = folder / DATA
+    right = f"rlgan eval {shlex.quote(str(folder))} temperatures=[0.5,0.7,1]"
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        other, who = found["protocol"], found["run"]
-        if not (isinstance(other, str) and isinstance(who, str) and _line(found, found["plane"])):
-            raise ValueError("it holds no line")
+        other, _ = str(found["protocol"]), str(found["run"])
+        if _data(other) == _data(protocol):
+            _line(found, axes)
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UsageError(
-            f"{path} cannot be read: write it first, by `rlgan eval {folder} temperatures=[0.5,0.7,1]`"
-        ) from error
+        raise UsageError(f"{path} cannot be read: write it first, by `{right}`") from error
     if _data(other) != _data(protocol):
         raise UsageError(f"{path} was judged on {other}, and this run on {protocol}: compare runs of the same data")
     return found

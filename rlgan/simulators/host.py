@@ -40,7 +40,7 @@ class HostVecEnv:
         barrier: Rows per copy between seeded resets of all copies; 0 = none, and then the state cannot be saved.
         timeout: Seconds that one call into a simulator may take.
         name: Of the env, for messages.
-        left: Says what is left of a run that is ended because a simulator hangs.
+        saved: Says what is saved of a run that is ended because a simulator hangs.
     """
 
     flies = True
@@ -58,13 +58,13 @@ class HostVecEnv:
         barrier: int,
         timeout: float,
         name: str = "",
-        left: Callable[[], str] = lambda: "nothing of it is kept",
+        saved: Callable[[], str] = lambda: "nothing is saved",
     ) -> None:
         if groups < 1 or copies % groups:
             raise UsageError(f"copies={copies} cannot be split into groups={groups}: make copies a multiple of groups.")
         self.num_envs, self.groups, self.device = copies, groups, torch.device(device)
         self._identity = {"copies": copies, "groups": groups, "seed": seed, "barrier": barrier}
-        self._watchdog = Watchdog(timeout, name, left)
+        self._watchdog = Watchdog(timeout, name, saved)
         self._size = copies // groups
         self._simulators: list[Simulator] = []
         for g in range(groups):

@@ -69,7 +69,7 @@ def save(
 
     Args:
         root: the folder of the checkpoints.
-        step: counted steps; names the directory. A checkpoint of the same step is replaced.
+        step: counted steps; names the directory. A checkpoint of the same step is replaced, and stays the best.
         tree: nested dicts, lists and tuples of tensors and JSON scalars. Tensors are streamed, never copied whole.
         info: what a reader needs before the tree (config, versions, length of the record); JSON.
         segments: references from ``write_segment``, oldest first.
@@ -86,13 +86,12 @@ def save(
         raise ValueError("keep must be at least 1")
     tensors: dict[str, Tensor] = {}
     state = _json({"tree": encode(tree, tensors)})
-    about = {"kind": KIND, "format": FORMAT, "step": step, "best": best}
-    body = {**about, "info": encode(info, None), "segments": segments}
+    final = root / f"step_{step}"
+    body = {"kind": KIND, "format": FORMAT, "step": step, "info": encode(info, None), "segments": segments}
     for ref in segments:
         check_ref(ref, f"the checkpoint of step {step}")
     if len(state) > MAX_JSON or len(tensors) > MAX_TENSORS:
         raise ValueError(f"a state of {len(state)} bytes of JSON and {len(tensors)} tensors could not be loaded")
-    final = root / f"step_{step}"
     temporary = root / f"{_TEMPORARY}{os.getpid()}"
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -102,7 +101,8 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
         os.mkdir(temporary)
         files = {TENSORS: _write_tensors(temporary / TENSORS, tensors), STATE: _write(temporary / STATE, state)}
-        _write(temporary / MANIFEST, sealed({**body, "files": files}))
+        best = best or bool(_manifests(root).get(final, {}).get("best"))
+        _write(temporary / MANIFEST, sealed({**body, "best": best, "files": files}))
         sync_directory(temporary)
         _put(temporary, final)
     except OSError as error:
@@ -173,7 +173,7 @@ def chosen(root: Path, which: str) -> Checkpoint:
     """
     if which == NEWEST:
         return newest(root, segments=False)
-    found = {path: read_manifest(path) for path in stored(root)}
+    found = _manifests(root)  # a damaged one is none
     wanted = (path for path, m in found.items() if (m.get("best") if which == BEST else str(m["step"]) == which))
     if path := next(wanted, None):
         return load(path, segments=False)

@@ -128,7 +128,8 @@ def rewards(s: RewardSubject) -> None:
         model = s.make(pair)
         player = Player(s.pairs[pair][1], s.device)
         for rows in s.rows(model, pair)[0]:
-            check_judged(model, dict(rows), player, s.who)
+            if not bool(check_judged(model, dict(rows), player, s.who).isfinite().all()):
+                raise ConformanceError(f"{s.who} gives a reward that is not finite")
 
 
 def independence(s: RewardSubject) -> None:
