@@ -173,7 +173,10 @@ def chosen(root: Path, which: str) -> Checkpoint:
     """
     if which == NEWEST:
         return newest(root, segments=False)
-    found = _manifests(root)  # a damaged one is none
+    try:
+        found = _manifests(root)  # a damaged one is none
+    except OSError as error:
+        raise UsageError(f"the checkpoints in {root} cannot be read: {error.strerror or error}") from error
     wanted = (path for path, m in found.items() if (m.get("best") if which == BEST else str(m["step"]) == which))
     if path := next(wanted, None):
         return load(path, segments=False)
