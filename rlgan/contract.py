@@ -34,6 +34,9 @@ def check_rows(env: Env, n: int, device: torch.device, name: str) -> None:
     for attribute in ("observation_space", "action_space", "max_steps", "reset", "observe", "step"):
         if not hasattr(env, attribute):
             raise EnvError(f"env {name} has no {attribute}: every env must have it")
+    for attribute in ("observation_space", "action_space"):
+        if not isinstance(space := getattr(env, attribute), Space):
+            raise EnvError(f"env {name} has {attribute}={space!r:.80}; it must be one of gymnasium.spaces")
     if not isinstance(env.max_steps, int) or env.max_steps < 1:
         raise EnvError(f"env {name} has max_steps={env.max_steps!r}; it must be a whole number of at least 1")
     state = called(name, "in its reset", env.reset, n, None)

@@ -63,6 +63,8 @@ PLUGIN = '''
                 self.__class__ = type("Bare", (), {"max_steps": 1})
             if self.fault == "no end":
                 self.max_steps = 0
+            if self.fault == "two actions":
+                self.action_space = 2
 
         def reset(self, n, rng):
             if self.fault == "raises in reset":
@@ -481,6 +483,7 @@ def test_no_checkpoint_yet(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("walk", "no factory", "env walk raised OSError when it was made: the data file is gone"),
         ("walk", "no space", "env walk has no observation_space: every env must have it"),
+        ("walk", "two actions", "env walk has action_space=2; it must be one of gymnasium.spaces"),
         ("walk", "no end", "env walk has max_steps=0; it must be a whole number of at least 1"),
         ("walk", "raises in reset", "env walk raised ValueError in its reset: no starting state"),
         ("walk", "raises", "env walk raised ValueError in its step: the arm fell off"),
