@@ -201,7 +201,7 @@ def _check_saved(thing: Any, methods: tuple[str, ...], who: str) -> None:
 
 def observations(space: Space, n: int, device: torch.device) -> Any:
     """Draw n observations (n, ...), or a dict of such, as `sample` does; every action is allowed in them."""
-    obs = sample(space, n, 0, device)
+    obs = sample(_within_reach(space), n, 0, device)
     if isinstance(obs, dict) and "action_mask" in obs:
         obs["action_mask"].fill_(1)
     return obs
@@ -209,7 +209,7 @@ def observations(space: Space, n: int, device: torch.device) -> Any:
 
 def sample(space: Space, n: int, seed: int, device: torch.device) -> Any:
     """Draw n values, (n, ...) or a dict of such, the same for the same seed; no global generator is touched."""
-    many = batch_space(_within_reach(space), n)
+    many = batch_space(space, n)
     many.seed(seed)
 
     def tensors(value: Any) -> Any:

@@ -25,7 +25,7 @@ LEAST = -46.05170185988091
 
 
 COMPLETED = 1 << 26
-"""Tokens of completions that are held at once: 64 sequences of 20 tokens, 16 times each, have a hundredth of that."""
+"""Tokens of completions that are held at once: 64 sequences of 20 tokens, 16 times each, have 1/172 of that."""
 MINI = {"data.vocabulary": 200, "data.samples": 4_096, "eval.samples": 4_096}
 """The small oracle of the presets `mini`; a pass over its data has 64 minibatches of 64."""
 MINI_ROUNDS = {
