@@ -96,7 +96,7 @@ PRESETS = (
         "mountaincar", "mountaincar", MOUNTAINCAR, True, "the settings of RL-Zoo; expect -140 to -110, random play -200"
     ),
     Preset("lunarlander", "gym:LunarLander-v3", LUNARLANDER, True, "nearly RL-Zoo's settings, which score 154"),
-    Preset("breakout-1m", "breakout", BREAKOUT_1M, True, "random play scores 1.7; expect 3 by 180k, 15 by 450k"),
+    Preset("breakout-1m", "breakout", BREAKOUT_1M, True, "random play scores 1.7; expect 3 by 200k, 15 by 450k"),
     Preset("rainbow", "breakout", rainbow(BREAKOUT_1M, -10.0, 10.0, 0.5), False, "all flags, over 1M steps"),
     Preset("rainbow", "cartpole", rainbow(CARTPOLE, 0.0, 100.0, 0.1), False, "all flags; expect 475 or more"),
     Preset("cleanrl", "breakout", CLEANRL, False, "CleanRL's 10M-step protocol, 7.1 GB of replay; expect 367"),
