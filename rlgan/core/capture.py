@@ -27,6 +27,7 @@ def capture(fn: Callable[..., Any], mode: Captured) -> Callable[..., Any]:
         if hasattr(dynamo, "trace_autograd_ops"):
             # one graph from the loss to the step instead of a break at every gradient: 745 to 570 us for a small DQN
             dynamo.trace_autograd_ops = True
+        inductor.combo_kernels = mode == "compile-graph"  # 83 launches of SeqGAN's discriminator in place of 187
         fn = torch.compile(fn, dynamic=False)
     return Graphed(fn) if mode in ("graph", "compile-graph") else fn
 

@@ -171,7 +171,7 @@ class TextCNN(nn.Module):
         parts: int = 1,
     ) -> None:
         super().__init__()
-        self.dropout, self.parts, features = dropout, parts, sum(filters)
+        self.dropout, self.parts, self.widths, features = dropout, parts, widths, sum(filters)
         self.embedding = nn.Embedding(vocabulary, embedding)
         self.convolutions = nn.ModuleList(
             nn.Linear(width * embedding // parts, count) for width, count in zip(widths, filters, strict=True)
@@ -193,9 +193,10 @@ class TextCNN(nn.Module):
     def features(self, embedded: Tensor, training: bool) -> Tensor:
         """What the highway gives (B * parts, F) of embedded tokens (B, L, embedding); ``training`` drops some."""
         size = embedded.shape[2] // self.parts
-        # a window of w tokens is w x size numbers in a row: products of these beat short convolutions
-        row = embedded.unflatten(2, (self.parts, size)).transpose(1, 2).flatten(0, 1).flatten(1)
-        found = [layer(row.unfold(1, layer.in_features, size)).amax(1) for layer in self.convolutions]
+        cut = embedded.unflatten(2, (self.parts, size)).transpose(1, 2).flatten(0, 1)
+        # products of windows beat short convolutions
+        convolved = zip(self.convolutions, self.widths, strict=True)
+        found = [layer(windows(cut, width)).amax(1) for layer, width in convolved]
         x = torch.cat(found, 1).relu()
         other, gate = self.highway(x).chunk(2, 1)
         return F.dropout(torch.lerp(x, other.relu(), gate.sigmoid()), self.dropout, training)
@@ -204,6 +205,15 @@ class TextCNN(nn.Module):
     def belief(self, tokens: Tensor, rows: int = 512) -> Tensor:
         """Probability (n,) that sequences (n, L) are real, ``rows`` of them at a time."""
         return torch.cat([self(part, False).float().softmax(1)[:, 1] for part in tokens.split(rows)])
+
+
+def windows(x: Tensor, width: int) -> Tensor:
+    """Every ``width`` tokens in a row of (B, L, size), (B, L - width + 1, width * size)."""
+    count = x.shape[1] - width + 1
+    if torch.compiler.is_compiling():
+        # the compiler would sum unfold's gradient by index, on CUDA after a sort; of slices it makes one kernel
+        return torch.cat([x[:, k : k + count] for k in range(width)], 2)
+    return x.flatten(1).unfold(1, width * x.shape[2], x.shape[2])
 
 
 def running_sum(x: Tensor) -> Tensor:
