@@ -31,7 +31,7 @@ NATIVE: dict[str, Callable[[torch.device, bool], Any]] = {
     "dispatch": lambda device, small: Dispatch(DispatchConfig(matching="greedy"), device),
 }
 COPIES = {"cartpole": (1 << 18, 1 << 25), "inventory": (1 << 18, 1 << 25), "portfolio": (1 << 13, 1 << 18)}
-COPIES |= {"dispatch": (1 << 11, 1 << 17)}
+COPIES |= {"dispatch": (1 << 15, 1 << 20)}
 """Fewest and most copies of each env that are tried."""
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from test_resume import assert_equal, newest
 
 from rlgan.cli.main import main
-from rlgan.core.capture import capture
+from rlgan.core.capture import Captured, capture
 from rlgan.core.protocols import DataSet, Phase, Samples
 from rlgan.core.source import SampleSource, make_source
 from rlgan.core.stream import DataStream
@@ -52,9 +52,9 @@ def textbook() -> ModuleType:
     return module
 
 
-def small(config: SeqGANConfig = CONFIG, seed: int = 0) -> SeqGAN:
+def small(config: SeqGANConfig = CONFIG, seed: int = 0, device: torch.device = CPU) -> SeqGAN:
     torch.manual_seed(seed)
-    gan = SeqGAN(make(SMALL), config, CPU)
+    gan = SeqGAN(make(SMALL), config, device)
     gan.policy.start(1.0)  # far from uniform
     return gan
 
@@ -286,14 +286,17 @@ def test_policy_gradient_makes_rewarded_tokens_likely() -> None:
     assert float((gan.sample(200) == 3).float().mean()) > 0.8  # of 12 tokens
 
 
-def test_a_compiled_step_of_the_discriminator_is_the_eager_one() -> None:
+@pytest.mark.parametrize(
+    ("device", "mode"), [("cpu", "compile"), pytest.param("cuda", "compile-graph", marks=pytest.mark.gpu)]
+)
+def test_a_compiled_step_of_the_discriminator_is_the_eager_one(device: str, mode: Captured) -> None:
     found = []
-    for mode in ("eager", "compile"):
-        gan = small()
-        batch = {"mixed": gan.sample(8), "is_real": torch.arange(8) < 4, "step": torch.tensor(1)}
+    for tried in ("eager", mode):
+        gan = small(device=torch.device(device))
+        batch = {"mixed": gan.sample(8), "is_real": torch.arange(8, device=device) < 4}
         torch.manual_seed(1)
-        update = capture(gan.update, mode)
-        found.append(([float(update(batch)["loss_d"]) for _ in range(3)], gan.discriminator.state_dict()))
+        update = capture(gan.update, tried)
+        found.append(([float(update(batch)["loss_d"]) for _ in range(6)], gan.discriminator.state_dict()))
     (losses, state), (compiled_losses, compiled) = found
     assert compiled_losses == pytest.approx(losses, abs=1e-5) and losses[0] != losses[2]
     assert all(torch.allclose(state[name], compiled[name], atol=1e-5) for name in state)
