@@ -247,6 +247,18 @@ def test_optimise_is_torchs_clip_and_adam():
         assert torch.allclose(a, b, atol=1e-5)
 
 
+def test_a_gradient_that_lies_otherwise_in_memory_goes_to_its_own_weights():
+    weights = [torch.arange(15.0).view(3, 5).requires_grad_() for _ in range(2)]
+    ours, theirs = Adam(weights[:1], 0.1), torch.optim.Adam(weights[1:], lr=0.1)
+    for _ in range(3):
+        (gradient,) = torch.autograd.grad(nn.functional.embedding(torch.tensor([0, 2]), weights[0].T).sum(), weights[0])
+        assert gradient.stride() != weights[0].stride()
+        ours.step([gradient], torch.ones(()))
+        weights[1].grad = gradient.contiguous()
+        theirs.step()
+    assert torch.allclose(weights[0], weights[1]) and torch.equal(weights[0][:, 1], torch.tensor([1.0, 6.0, 11.0]))
+
+
 @pytest.mark.parametrize(
     ("bf16", "amx", "amd", "expected"),
     [

@@ -41,6 +41,11 @@ class Adam(Saved):
             self._formula(gradients, divisor)
             return
         steps = [self.count] * len(self.parameters)
+        # the kernel walks memory: of a gradient that lies otherwise, each number would go to another weight
+        gradients = [
+            g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+            for p, g in zip(self.parameters, gradients, strict=True)
+        ]
         torch._fused_adam_(
             self.parameters, gradients, self.first, self.second, [], steps, lr=self.lr, grad_scale=divisor, **self.fixed
         )
