@@ -259,6 +259,18 @@ def test_a_gradient_that_lies_otherwise_in_memory_goes_to_its_own_weights():
     assert torch.allclose(weights[0], weights[1]) and torch.equal(weights[0][:, 1], torch.tensor([1.0, 6.0, 11.0]))
 
 
+@pytest.mark.parametrize("step", [Adam.step, Adam._formula])  # the kernel, and what is compiled
+@pytest.mark.parametrize("eps_hat", [False, True])
+def test_where_adams_epsilon_stands(step, eps_hat):
+    # under a constant gradient g both moments, corrected, are g and its square: a step is lr g / (g + epsilon)
+    weight, expected = torch.zeros(4), 0.0
+    adam = Adam([weight], 0.01, eps_hat=eps_hat)
+    for k in range(1, 4):
+        step(adam, [torch.full((4,), 1e-7)], torch.ones(()))
+        expected -= 0.01 / (1 + 0.1 / (1 - 0.999**k) ** 0.5) if eps_hat else 0.01 / 1.1
+        assert torch.allclose(weight, torch.full((4,), expected), rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("bf16", "amx", "amd", "expected"),
     [

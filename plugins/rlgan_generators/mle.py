@@ -78,7 +78,7 @@ def rlgan_specs() -> Iterable[GeneratorSpec]:
     """Likelihood, and what SeqGAN's paper compares with."""
     mini = {**MINI, "steps": 40 * 64, "eval.every": 640}
     # 156 updates a pass
-    published = {"eval.samples": 9_984, "eval.every": 20 * 156, "generator.shuffle": False}
+    published = {"eval.samples": 9_984, "eval.every": 20 * 156, "generator.shuffle": False, "generator.eps_hat": True}
     paper = {**published, "generator.lr": 1e-3}
     presets = (
         Preset("mini", "oracle", mini, True, "a small oracle"),

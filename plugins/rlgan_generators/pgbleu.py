@@ -17,7 +17,6 @@ from torch import Tensor
 from rlgan.core.protocols import Batch, DataSet, Phase, Samples
 from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
-from rlgan.nn.optimise import Adam
 from rlgan.specs import GeneratorSpec, Preset
 from rlgan.tokens import lengths_of
 from rlgan_generators.writers import MINI, Writer, WriterConfig, rollout_rewards
@@ -51,7 +50,7 @@ class PGBLEU(Writer):
         super().__init__(data, config, device)
         self.config = config
         self.bleu = Bleu(data.real[: config.references].to(device), config.order, self.policy.end, self.size)
-        self.policy_adam = Adam(self.policy.parameters(), config.lr_pg or config.lr)
+        self.policy_adam = self.adam(self.policy.parameters(), config.lr_pg or config.lr)
 
     def phases(self) -> list[Phase]:
         """Maximum likelihood in the order of the data, then policy gradient to the end of the run."""
@@ -153,6 +152,7 @@ def rlgan_specs() -> Iterable[GeneratorSpec]:
         "eval.every": 3_200,
         "generator.pretrain": 200,
         "generator.lr": 1e-3,
+        "generator.eps_hat": True,
     }
     presets = (
         Preset("mini", "oracle", mini, True, "a small oracle"),

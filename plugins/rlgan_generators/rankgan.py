@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from rlgan.core.protocols import Batch, DataSet, Phase
 from rlgan.hookspecs import hookimpl
-from rlgan.nn.optimise import Adam, descend
+from rlgan.nn.optimise import descend
 from rlgan.specs import GeneratorSpec, Preset
 from rlgan_generators.writers import (
     MINI_ROUNDS,
@@ -51,9 +51,11 @@ class RankGAN(Writer):
         super().__init__(data, config, device)
         self.config, self.real = config, data.real.to(device)
         self.ranker = discriminator(config, self.size, self.length, device)
-        self.policy_adam = Adam(self.policy.parameters(), config.lr_pg or config.lr)
+        self.policy_adam = self.adam(self.policy.parameters(), config.lr_pg or config.lr)
         # of the last layer, which says real or made, nothing is used
-        self.ranker_adam = Adam((p for n, p in self.ranker.named_parameters() if not n.startswith("out")), config.lr_d)
+        self.ranker_adam = self.adam(
+            (p for n, p in self.ranker.named_parameters() if not n.startswith("out")), config.lr_d
+        )
         self.latest = {name: torch.zeros((), device=device) for name in ("reward", "loss_g", "norm_g")}
         """Of the generator's last update by policy gradient."""
 

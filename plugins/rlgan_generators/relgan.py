@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from rlgan.core.protocols import Batch, DataSet, Phase, Samples
 from rlgan.errors import UsageError
 from rlgan.hookspecs import hookimpl
-from rlgan.nn.optimise import Adam, optimise
+from rlgan.nn.optimise import optimise
 from rlgan.nn.text import START, TextCNN, TokenLSTM
 from rlgan.specs import GeneratorSpec, Preset
 from rlgan_generators.writers import MINI, Writer, WriterConfig
@@ -65,8 +65,8 @@ class RelGAN(Writer):
         self.config, count = config, len(WIDTHS)
         size = (self.size, config.parts, WIDTHS, (config.filters,) * count, config.dropout, config.parts)
         self.discriminator = TextCNN(*size).to(device)
-        self.policy_adam = Adam(self.policy.parameters(), config.lr_g)
-        self.discriminator_adam = Adam(self.discriminator.parameters(), config.lr_d)
+        self.policy_adam = self.adam(self.policy.parameters(), config.lr_g)
+        self.discriminator_adam = self.adam(self.discriminator.parameters(), config.lr_d)
         self.made_updates = torch.zeros((), device=device)
         """Updates of the generator against the discriminator."""
         self.latest = {name: torch.zeros((), device=device) for name in ("loss_g", "norm_g", "sharpness")}
@@ -161,6 +161,7 @@ def rlgan_specs() -> Iterable[GeneratorSpec]:
         "eval.samples": 9_984,
         "eval.every": 1_920,
         "generator.pretrain": 150,
+        "generator.eps_hat": True,
     }
     presets = (
         Preset("mini", "oracle", mini, True, "a small oracle"),

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from rlgan.core.protocols import Batch, DataSet, Phase
 from rlgan.hookspecs import hookimpl
-from rlgan.nn.optimise import Adam, descend
+from rlgan.nn.optimise import descend
 from rlgan.specs import GeneratorSpec, Preset
 from rlgan.tokens import counted
 from rlgan_generators.writers import (
@@ -61,9 +61,9 @@ class SeqGAN(Writer):
         self.discriminator = discriminator(config, self.size, self.length, device)
         self.value = nn.Linear(config.hidden, 1).to(device)
         # moments of both kinds of gradients are kept apart
-        self.policy_adam = Adam(self.policy.parameters(), config.lr_pg or config.lr)
-        self.discriminator_adam = Adam(self.discriminator.parameters(), config.lr_d)
-        self.value_adam = Adam(self.value.parameters(), config.lr)
+        self.policy_adam = self.adam(self.policy.parameters(), config.lr_pg or config.lr)
+        self.discriminator_adam = self.adam(self.discriminator.parameters(), config.lr_d)
+        self.value_adam = self.adam(self.value.parameters(), config.lr)
         self.latest = {name: torch.zeros((), device=device) for name in ("reward", "loss_g", "norm_g")}
         """Of the generator's last update by policy gradient."""
 
@@ -138,6 +138,7 @@ def rlgan_specs() -> Iterable[GeneratorSpec]:
         "generator.widths": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20],
         "generator.filters": [100, 200, 200, 200, 200, 100, 100, 100, 100, 100, 160, 160],
         "generator.precision": "float32",
+        "generator.eps_hat": True,
     }
     # 156 updates a pass; 936 a draw of the discriminator's; 45 draws before the rounds, 4,680 updates a round
     repo = {**published, "steps": 18_720 + 42_120 + 200 * 4_680, "generator.pretrain": 120}

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from rlgan.core.protocols import Batch, DataSet, Phase, Samples
 from rlgan.hookspecs import hookimpl
-from rlgan.nn.optimise import Adam, optimise
+from rlgan.nn.optimise import optimise
 from rlgan.nn.text import TokenLSTM, running_sum
 from rlgan.specs import GeneratorSpec, Preset
 from rlgan.tokens import counted
@@ -72,9 +72,9 @@ class SeqPPO(Writer):
         self.discriminator = TokenLSTM(self.size, config.embedding_d, config.hidden_d, self.policy.end).start(0.1)
         self.discriminator.to(device)
         self.value = nn.Linear(config.hidden, 1).to(device)
-        self.policy_adam = Adam(self.policy.parameters(), config.lr_pg)
-        self.value_adam = Adam(self.value.parameters(), config.lr_pg)
-        self.discriminator_adam = Adam(self.discriminator.parameters(), config.lr_d)
+        self.policy_adam = self.adam(self.policy.parameters(), config.lr_pg)
+        self.value_adam = self.adam(self.value.parameters(), config.lr_pg)
+        self.discriminator_adam = self.adam(self.discriminator.parameters(), config.lr_d)
         self.latest = {name: torch.zeros((), device=device) for name in ("reward", "loss_g", "loss_v", "clipped")}
         """Means over the generator's last round."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -57,6 +57,8 @@ class WriterConfig:
     """Adam step size of the generator."""
     max_norm: Annotated[float, Gt(0)] = 5.0
     """Largest norm of the generator's gradient."""
+    eps_hat: bool = False
+    """Whether Adam's epsilon stands where TensorFlow 1 has it, beside the uncorrected root."""
     temperature: Annotated[float, Ge(0.01)] = 1.0
     """Divides the logits of samples and their likelihood in evaluation; training is at 1."""
 
@@ -107,9 +109,13 @@ class Writer(Saved):
         self.count, self.length = data.real.shape
         self.protocol, self.size = data.protocol, len(data.tokens.words)
         self.device, self.temperature = device, config.temperature
-        self.max_norm = config.max_norm
+        self.max_norm, self.eps_hat = config.max_norm, config.eps_hat
         self.policy = TokenLSTM(self.size, config.embedding, config.hidden, data.tokens.end).start(0.1).to(device)
-        self.mle_adam = Adam(self.policy.parameters(), config.lr)
+        self.mle_adam = self.adam(self.policy.parameters(), config.lr)
+
+    def adam(self, parameters: Iterable[Tensor], lr: float) -> Adam:
+        """With the epsilon of the settings."""
+        return Adam(parameters, lr, eps_hat=self.eps_hat)
 
     def likelihood(self, batch: Batch) -> dict[str, Tensor]:
         """One minibatch of real sequences: a mean over tokens."""
