@@ -1,10 +1,10 @@
 """Draw SeqGAN's runs of the published protocol over the log of the authors' code.
 
-    python benchmarks/seqgan_curve.py NAME REFERENCE.csv RUN_DIR...
+    python benchmarks/seqgan_curve.py NAME REFERENCE.csv RUN_DIR|RESULTS.json...
 
-Runs are `rlgan run generator=mle|seqgan data=oracle data.path=ORACLE preset=repo`; the log has the columns phase, epoch
-and nll. Writes docs/results/NAME.json and NAME.png, and prints each point and how far it is from the log, whose points
-are joined by lines.
+Runs are `rlgan run generator=mle|seqgan data=oracle data.path=ORACLE preset=repo`, or what this once wrote of some. The
+log has the columns phase, epoch and nll. Writes docs/results/NAME.json and NAME.png, and prints each point and how far
+it is from the log, whose points are joined by lines.
 """
 
 from __future__ import annotations
@@ -36,7 +36,14 @@ def place(step: int, generator: dict[str, Any], samples: int) -> tuple[str, floa
     return ("adversarial", rounds) if rounds >= 0 else ("discriminator", 0.0)
 
 
-def gather(folder: Path) -> dict[str, Any]:
+def gather(path: Path) -> list[dict[str, Any]]:
+    """The runs of an earlier file, or that of a directory."""
+    if path.suffix == ".json":
+        return json.loads(path.read_text(encoding="utf-8"))
+    return [one(path)]
+
+
+def one(folder: Path) -> dict[str, Any]:
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     points: dict[str, list[list[float]]] = {"pretrain": [], "discriminator": [], "adversarial": []}
     for row in read(folder / "metrics.jsonl"):
@@ -44,6 +51,7 @@ def gather(folder: Path) -> dict[str, Any]:
             phase, at = place(row["step"], config["generator"], config["data"]["samples"])
             points[phase].append([at, row["nll_oracle"], row["nll_test"]])
     found = {"generator": config["generator"]["name"], "seed": config["seed"], "capture": config["capture"]}
+    found["eps_hat"] = config["generator"].get("eps_hat", False)
     return {**found, "columns": ["passes or rounds", "nll_oracle", "nll_test"], **points}
 
 
@@ -55,20 +63,20 @@ def main() -> None:
     given = parser.parse_args()
     with given.reference.open(encoding="utf-8") as file:
         log = [(row["phase"], int(row["epoch"]), float(row["nll"])) for row in csv.DictReader(file)]
-    runs = [gather(folder) for folder in given.runs]
+    runs = [run for path in given.runs for run in gather(path)]
     figure = Figure(figsize=(9, 3.6), dpi=130, layout="constrained")
     for axes, (phase, label) in zip(figure.subplots(1, 2), LABELS.items(), strict=True):
         reference = {epoch: nll for other, epoch, nll in log if other == phase}
         axes.plot([epoch + 1 for epoch in reference], list(reference.values()), color="0.6", label="the authors' log")
         for run in runs:
             points = run[phase]
-            axes.plot([p[0] for p in points], [p[1] for p in points], ".-", label=f"{run['generator']} {run['seed']}")
+            who = f"{run['generator']} {run['seed']}" + ", torch's epsilon" * (not run.get("eps_hat"))
+            axes.plot([p[0] for p in points], [p[1] for p in points], ".-", label=who)
             for at, nll, _ in points:
                 # the log counts from 0 what is over when it measures, and has every fifth
                 if 1 <= at <= max(reference) + 5:
                     difference = nll - float(np.interp(at - 1, list(reference), list(reference.values())))
-                    who = f"{run['generator']} {run['seed']}, {at:.0f} {label}"
-                    print(f"{who}: {nll:.3f}, {difference:+.3f} beside the log")
+                    print(f"{who}, {at:.0f} {label}: {nll:.3f}, {difference:+.3f} beside the log")
         axes.set(xlabel=label, ylabel="NLL_oracle", ylim=(8.6, 9.5))
         axes.legend()
     figure.savefig(RESULTS / f"{given.name}.png")
