@@ -17,6 +17,8 @@ START = 0
 """What stands before the first token. It is an ordinary one, as in SeqGAN's code, or the end of the line before."""
 PIECE = {"cpu": 1 << 18, "cuda": 1 << 27}
 """Logits that are held at once where no gradient is taken, by device: what a processor's cache keeps."""
+REMEMBERED = 512
+"""Sequences whose memory is held at once there, at least."""
 State = tuple[Tensor, Tensor]
 
 
@@ -84,13 +86,15 @@ class TokenLSTM(nn.Module):
         """As `log_prob`, and the entropy (n, L) of the distribution that each token is drawn from; in pieces."""
         rows = max(1, PIECE[tokens.device.type] // (self.vocabulary * tokens.shape[1]))
         found: list[tuple[Tensor, Tensor]] = []
-        for part in tokens.split(rows):
-            log = (self.logits(self.states(part)[0]) / temperature).log_softmax(-1)
-            counts = counted(part, self.end)
-            taken = log.gather(-1, part.T.unsqueeze(-1)).squeeze(-1).T
-            # a logit of -inf has probability 0 and adds nothing
-            entropy = -(log.exp() * log.clamp_min(-1e30)).sum(-1).T
-            found.append((taken * counts, entropy * counts))
+        # what is remembered is small: of so few rows as their logits allow it would be slow
+        for many in tokens.split(max(rows, REMEMBERED)):
+            for part, hidden in zip(many.split(rows), self.states(many)[0].split(rows, 1), strict=True):
+                log = (self.logits(hidden) / temperature).log_softmax(-1)
+                counts = counted(part, self.end)
+                taken = log.gather(-1, part.T.unsqueeze(-1)).squeeze(-1).T
+                # a logit of -inf has probability 0 and adds nothing
+                entropy = -(log.exp() * log.clamp_min(-1e30)).sum(-1).T
+                found.append((taken * counts, entropy * counts))
         return torch.cat([log for log, _ in found]), torch.cat([entropy for _, entropy in found])
 
     @torch.no_grad()
