@@ -45,7 +45,7 @@ def protocol(rollouts: int, precision: str) -> SeqGANConfig:
     spec = Registry().get("generators", "seqgan")
     values = next(preset for preset in spec.presets if preset.name == "repo").values
     own = {key.removeprefix("generator."): value for key, value in values.items() if key.startswith("generator.")}
-    own |= {"rollouts": rollouts, "precision": precision}
+    own |= {"rollouts": rollouts, "precision": precision, "eps_hat": False}  # as torch's Adam
     return SeqGANConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in own.items()})
 
 

@@ -5,7 +5,7 @@
     python benchmarks/seqgan_authors.py CHECKOUT
 
 Their generator, rollout and discriminator are read from the checkout and run by TensorFlow 2's layer for version 1;
-what has another place there is renamed. Networks of the published protocol, float32, without dropout, whose random
+names that moved are replaced. Networks of the published protocol, float32, without dropout, whose random
 numbers the two do not share. Prints how far an average weight moved, and how far the two are apart then, with Adam's
 epsilon as TensorFlow has it and as torch has it; the rewards of one batch are compared too. Saves
 docs/results/seqgan_authors.json.
@@ -14,6 +14,7 @@ docs/results/seqgan_authors.json.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -23,10 +24,10 @@ import machine
 import numpy as np
 import tensorflow.compat.v1 as tf
 import torch
+from seqgan import protocol
 from torch import Tensor
 
 from rlgan.core.protocols import DataSet
-from rlgan.registry import Registry
 from rlgan.tokens import Tokens
 from rlgan_generators.seqgan import SeqGAN, SeqGANConfig
 
@@ -49,11 +50,7 @@ def module(checkout: Path, name: str) -> Any:
 
 def published(eps_hat: bool) -> SeqGANConfig:
     """The settings of the preset ``repo``, without dropout and with fewer rollouts."""
-    presets = Registry().get("generators", "seqgan").presets
-    values = next(preset for preset in presets if preset.name == "repo").values
-    own = {key.removeprefix("generator."): value for key, value in values.items() if key.startswith("generator.")}
-    own = {key: tuple(value) if isinstance(value, list) else value for key, value in own.items()}
-    return SeqGANConfig(**{**own, "dropout": 0.0, "rollouts": ROLLOUTS, "eps_hat": eps_hat})
+    return dataclasses.replace(protocol(ROLLOUTS, "float32"), dropout=0.0, eps_hat=eps_hat)
 
 
 class Theirs:
@@ -138,6 +135,10 @@ def apart(ours: dict[str, Tensor], theirs: dict[str, Tensor], start: dict[str, T
     return {"moved": float(moved.mean()), "apart": float(off.mean()), "most_apart": float(off.max())}
 
 
+def learner(gan: SeqGAN, part: str) -> torch.nn.Module:
+    return gan.discriminator if part == "discriminator" else gan.policy
+
+
 def main() -> None:
     """Compare, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -148,15 +149,13 @@ def main() -> None:
     data = DataSet(torch.zeros(BATCH, LENGTH, dtype=torch.int64), tokens=tokens)
     sides = {eps_hat: SeqGAN(data, published(eps_hat), torch.device("cpu")) for eps_hat in (True, False)}
     theirs = Theirs(given.checkout, published(True), given.seed)
-    for gan in sides.values():
-        gan.policy.load_state_dict(theirs.policy())
-        gan.discriminator.load_state_dict(theirs.discriminator())
+    torch.manual_seed(given.seed)
     result: dict[str, Any] = {}
     for part, count in UPDATES.items():
         weights = theirs.discriminator if part == "discriminator" else theirs.policy
         start = weights()
         for gan in sides.values():  # each part from the same weights
-            (gan.discriminator if part == "discriminator" else gan.policy).load_state_dict(start)
+            learner(gan, part).load_state_dict(start)
         for _ in range(count):
             batch = theirs.update(part)
             for gan in sides.values():
@@ -165,8 +164,7 @@ def main() -> None:
                 else:
                     (gan.update if part == "discriminator" else gan.likelihood)(batch)
         for eps_hat, gan in sides.items():
-            ours = (gan.discriminator if part == "discriminator" else gan.policy).state_dict()
-            found = apart(ours, weights(), start)
+            found = apart(learner(gan, part).state_dict(), weights(), start)
             result[f"{part}, eps_hat={str(eps_hat).lower()}"] = {"updates": count, **found}
             print(
                 f"{count} updates, {part}, eps_hat={str(eps_hat).lower()}: weights moved by {found['moved']:.2e}, "

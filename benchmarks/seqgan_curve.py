@@ -40,10 +40,10 @@ def gather(path: Path) -> list[dict[str, Any]]:
     """The runs of an earlier file, or that of a directory."""
     if path.suffix == ".json":
         return json.loads(path.read_text(encoding="utf-8"))
-    return [one(path)]
+    return [from_folder(path)]
 
 
-def one(folder: Path) -> dict[str, Any]:
+def from_folder(folder: Path) -> dict[str, Any]:
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     points: dict[str, list[list[float]]] = {"pretrain": [], "discriminator": [], "adversarial": []}
     for row in read(folder / "metrics.jsonl"):
@@ -51,7 +51,7 @@ def one(folder: Path) -> dict[str, Any]:
             phase, at = place(row["step"], config["generator"], config["data"]["samples"])
             points[phase].append([at, row["nll_oracle"], row["nll_test"]])
     found = {"generator": config["generator"]["name"], "seed": config["seed"], "capture": config["capture"]}
-    found["eps_hat"] = config["generator"].get("eps_hat", False)
+    found |= {"device": config["device"], "eps_hat": config["generator"].get("eps_hat", False)}
     return {**found, "columns": ["passes or rounds", "nll_oracle", "nll_test"], **points}
 
 
@@ -70,7 +70,7 @@ def main() -> None:
         axes.plot([epoch + 1 for epoch in reference], list(reference.values()), color="0.6", label="the authors' log")
         for run in runs:
             points = run[phase]
-            who = f"{run['generator']} {run['seed']}" + ", torch's epsilon" * (not run.get("eps_hat"))
+            who = f"{run['generator']} {run['seed']} on {run['device']}" + ", torch's epsilon" * (not run["eps_hat"])
             axes.plot([p[0] for p in points], [p[1] for p in points], ".-", label=who)
             for at, nll, _ in points:
                 # the log counts from 0 what is over when it measures, and has every fifth

@@ -37,7 +37,8 @@ DIGITS = shlex.split(
 TOKENS = shlex.split(
     "generator=seqgan data=oracle preset=none steps=140 data.vocabulary=30 data.width=6 data.length=8 data.samples=64 "
     "generator.batch_size=8 generator.pretrain=5 generator.pretrain_d=2 generator.draws=1 generator.passes=1 "
-    "generator.rollouts=2 eval.every=50 eval.samples=50 checkpoint.every=9 record.every=4 threads=1"
+    "generator.rollouts=2 generator.eps_hat=true eval.every=50 eval.samples=50 checkpoint.every=9 record.every=4 "
+    "threads=1"
 )
 SHORT = ["generator.batch_size=8", *(word for word in TOKENS if not word.startswith("generator"))]
 # 8 updates a pass

@@ -58,7 +58,7 @@ class WriterConfig:
     max_norm: Annotated[float, Gt(0)] = 5.0
     """Largest norm of the generator's gradient."""
     eps_hat: bool = False
-    """Whether Adam's epsilon stands where TensorFlow 1 has it, beside the uncorrected root."""
+    """Whether Adam's epsilon is added to the root before it is corrected, as TensorFlow 1 does."""
     temperature: Annotated[float, Ge(0.01)] = 1.0
     """Divides the logits of samples and their likelihood in evaluation; training is at 1."""
 
@@ -114,7 +114,7 @@ class Writer(Saved):
         self.mle_adam = self.adam(self.policy.parameters(), config.lr)
 
     def adam(self, parameters: Iterable[Tensor], lr: float) -> Adam:
-        """With the epsilon of the settings."""
+        """Adam over parameters, its epsilon where the settings have it."""
         return Adam(parameters, lr, eps_hat=self.eps_hat)
 
     def likelihood(self, batch: Batch) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ class Adam(Saved):
         self.count = torch.zeros((), device=device)
         self.decayed = torch.ones(2, device=device)
         """Both betas to the power of ``count``, kept by compiled code: it would raise them anew for every element."""
-        self.endless = torch.full((), 1e9, device=device)
+        self.late = torch.full((), 1e9, device=device)
         """A count of steps at which the kernel corrects nothing any more."""
         self.first, self.second = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
 
@@ -53,7 +53,7 @@ class Adam(Saved):
         count, rate = self.count, self.lr
         if self.eps_hat:
             corrected = [1 - beta ** count.double() for beta in self.betas]
-            count, rate = self.endless, (self.lr * corrected[1].sqrt() / corrected[0]).float()
+            count, rate = self.late, (self.lr * corrected[1].sqrt() / corrected[0]).float()
         # the kernel walks memory: of a gradient that lies otherwise, each number would go to another weight
         gradients = [
             g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)

@@ -17,8 +17,8 @@ START = 0
 """What stands before the first token. It is an ordinary one, as in SeqGAN's code, or the end of the line before."""
 PIECE = {"cpu": 1 << 18, "cuda": 1 << 27}
 """Logits that are held at once where no gradient is taken, by device: what a processor's cache keeps."""
-REMEMBERED = 512
-"""Sequences whose memory is held at once there, at least."""
+REMEMBERED = 1 << 22
+"""Numbers that `TokenLSTM.measure` holds at once of what is remembered in sequences."""
 State = tuple[Tensor, Tensor]
 
 
@@ -86,8 +86,8 @@ class TokenLSTM(nn.Module):
         """As `log_prob`, and the entropy (n, L) of the distribution that each token is drawn from; in pieces."""
         rows = max(1, PIECE[tokens.device.type] // (self.vocabulary * tokens.shape[1]))
         found: list[tuple[Tensor, Tensor]] = []
-        # what is remembered is small: of so few rows as their logits allow it would be slow
-        for many in tokens.split(max(rows, REMEMBERED)):
+        # remembering for so few rows as their logits allow would be slow; a unit takes 8 numbers for each token
+        for many in tokens.split(max(rows, REMEMBERED // (8 * self.size * tokens.shape[1]))):
             for part, hidden in zip(many.split(rows), self.states(many)[0].split(rows, 1), strict=True):
                 log = (self.logits(hidden) / temperature).log_softmax(-1)
                 counts = counted(part, self.end)
@@ -199,8 +199,9 @@ class TextCNN(nn.Module):
         size = embedded.shape[2] // self.parts
         cut = embedded.unflatten(2, (self.parts, size)).transpose(1, 2).flatten(0, 1)
         # products of windows beat short convolutions
-        convolved = zip(self.convolutions, self.widths, strict=True)
-        found = [layer(windows(cut, width)).amax(1) for layer, width in convolved]
+        found = [
+            layer(windows(cut, width)).amax(1) for layer, width in zip(self.convolutions, self.widths, strict=True)
+        ]
         x = torch.cat(found, 1).relu()
         other, gate = self.highway(x).chunk(2, 1)
         return F.dropout(torch.lerp(x, other.relu(), gate.sigmoid()), self.dropout, training)
