@@ -25,6 +25,7 @@ from rlgan.core.source import SampleSource, make_source
 from rlgan.core.stream import DataStream
 from rlgan.errors import UsageError
 from rlgan.measures import distinct
+from rlgan.nn import text
 from rlgan.nn.text import START, TextCNN, TokenLSTM
 from rlgan.registry import Registry
 from rlgan.tokens import Tokens, counted, lengths_of
@@ -285,6 +286,17 @@ def test_policy_gradient_makes_rewarded_tokens_likely() -> None:
     for _ in range(60):
         gan.improve({})
     assert float((gan.sample(200) == 3).float().mean()) > 0.8  # of 12 tokens
+
+
+def test_likelihoods_in_pieces_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, tokens = small().policy, torch.randint(12, (20, 6))
+    whole = policy.measure(tokens)
+    # pieces of three sequences, whose memory is held for eight and then for as many as the logits
+    for remembered in (8 * 8 * policy.size * 6, 1):
+        monkeypatch.setattr(text, "PIECE", {"cpu": 3 * 12 * 6})
+        monkeypatch.setattr(text, "REMEMBERED", remembered)
+        assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(policy.measure(tokens), whole, strict=True))
+    assert torch.allclose(whole[0], policy.log_prob(tokens), atol=1e-6)
 
 
 @pytest.mark.parametrize(
