@@ -25,10 +25,10 @@ from rlgan.discovery import KINDS
 from rlgan.errors import PluginError, RlganError, UsageError
 from rlgan.registry import Registry
 from rlgan.report import record
-from rlgan.runconfig import ROLES, Run, read_file
+from rlgan.runconfig import ROLES, Run, plain, read_file
 from rlgan.store.checkpoint import Checkpoint, stored
 from rlgan.store.durable import MAX_BYTES, is_count
-from rlgan.store.state import MISFIT, reason
+from rlgan.store.state import MISFIT, OtherData, reason
 
 MAX_THREADS = 4096
 PACKAGES = ("rlgan", "torch", "numpy", "gymnasium", "ale-py")
@@ -184,15 +184,29 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def fitting(saved: Checkpoint, folder: Path) -> Iterator[None]:
-    """Say which settings are to blame when a state does not load: they were changed since it was saved."""
+def fitting(saved: Checkpoint, run: Run, folder: Path) -> Iterator[None]:
+    """Say which data or settings are to blame when a state does not load: they were changed since it was saved."""
     try:
         yield
+    except OtherData as error:
+        kind = "data" if "generator" in run.parts else "env"
+        settings = plain(run.world.config).items()
+        files = [f"{kind}.{key}={value}" for key, value in settings if isinstance(value, str) and _is_file(value)]
+        named = f" ({', '.join(files)})" if files else ""
+        raise UsageError(
+            f"the run in {folder} was trained on data of {error.then!r:.200}, and {kind}={run.world.name} now has data "
+            f"of {error.now!r:.200}{named}: put back what was there, and write other data to a file of its own, or "
+            "train a new run"
+        ) from error
     except MISFIT as error:
         raise UsageError(
             f"the checkpoint {saved.path} does not fit the settings in {folder / 'config.yaml'} ({reason(error)}): "
             "put back those that it was made with"
         ) from error
+
+
+def _is_file(text: str) -> bool:
+    return Path(text).expanduser().is_file()
 
 
 def resumed(saved: Checkpoint, now: dict[str, str], exact: bool) -> str:

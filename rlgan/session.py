@@ -209,7 +209,7 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
     if run.preset and run.preset.note and run.as_preset:
         say(run.preset.note)
     if saved:
-        with rundir.fitting(saved, folder):
+        with rundir.fitting(saved, run, folder):
             trainer.load(saved, output.checkpoints)
         saved.tree.clear()  # it maps the checkpoint's file, which is removed one day
         exact = device.type == "cpu" or c.deterministic

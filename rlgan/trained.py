@@ -13,8 +13,9 @@ from rlgan import assembly, rundir
 from rlgan.core import seeding
 from rlgan.errors import UsageError
 from rlgan.nn.normalise import Normaliser
-from rlgan.runconfig import Run, plain
+from rlgan.runconfig import Run
 from rlgan.store import checkpoint
+from rlgan.store.state import same_data
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,10 @@ def load(
             env.close()
             learner = assembly.build_agent(run, env, where)
             normaliser = assembly.build_normaliser(run, env, where)
-    with rundir.fitting(saved, folder):
-        if env is not None:
-            _check_data(saved.tree["stream"]["env"], run, env, folder)
+    with rundir.fitting(saved, run, folder):
+        if env is not None:  # a simulator's state says nothing of data
+            now = getattr(env, "protocol", "")
+            same_data(saved.tree["stream"]["env"].get("protocol", now), now)
         learner.load_state_dict(saved.tree["learner"])
         if normaliser is not None:
             normaliser.load_state_dict(saved.tree["stream"]["normaliser"])
@@ -70,20 +72,3 @@ def load(
             raise UsageError(f"{run.learner.name} in {folder} has no temperature: leave it out")
         learner.temperature = temperature
     return Trained(run, learner, normaliser, env, data, where, saved.step)
-
-
-def _check_data(played: dict[str, Any], run: Run, env: Any, folder: Path) -> None:
-    """Refuse to go on where an env plays other data than its saved state says; simulators' say nothing of data."""
-    now = getattr(env, "protocol", "")
-    then = played.get("protocol", now)
-    if then == now:
-        return
-    settings = plain(run.world.config).items()
-    files = [
-        f"env.{key}={value}" for key, value in settings if isinstance(value, str) and Path(value).expanduser().is_file()
-    ]
-    named = f" ({', '.join(files)})" if files else ""
-    raise UsageError(
-        f"the run in {folder} was trained on data of {then!r:.200}, and env={run.world.name} now plays data of '{now}'"
-        f"{named}: put back what was there, and write other data to a file of its own, or train a new run"
-    )

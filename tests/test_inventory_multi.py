@@ -360,12 +360,12 @@ def test_a_run_is_not_judged_on_other_data(tmp_path, monkeypatch, capsys):
     as_it_was = multi_series.read("d.csv", 10).demand
     written(tmp_path / "d.csv", demand + 1, terms)
     capsys.readouterr()
-    for command in ("eval", "watch"):
+    for command in ("eval", "watch", "resume"):
         assert main([command, "x"]) == 2
         said = capsys.readouterr().err
-        assert "the run in x was trained on data of 'sha256=" in said and said.count("\n") == 1
+        assert "the run in x was trained on data of 'sha256=" in said.splitlines()[-1]
         assert "(env.csv=d.csv): put back what was there" in said
-    with pytest.raises(UsageError, match="and env=inventory-multi now plays data of 'sha256="):
+    with pytest.raises(UsageError, match="and env=inventory-multi now has data of 'sha256="):
         rlgan.load("x")
     written(tmp_path / "d.csv", as_it_was.astype(int), terms)
     assert main(["eval", "x"]) == 0 and rlgan.load("x")

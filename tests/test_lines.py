@@ -225,7 +225,10 @@ def test_a_run_on_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     row = json.loads(capsys.readouterr().out)
     assert {"nll_test", "copy_rate", "bleu_2", "self_bleu_4", "distinct_2"} <= row.keys()
     corpus.write_text(corpus.read_text().replace("ox", "emu"))
-    assert main(["sample", str(folder)]) == 2
-    assert "it learned from 'sha256=" in capsys.readouterr().err
+    for command in ("sample", "resume"):
+        assert main([command, str(folder)]) == 2
+        said = capsys.readouterr().err
+        assert f"the run in {folder} was trained on data of 'sha256=" in said
+        assert f"and data=lines:{corpus} now has data of 'sha256=" in said
     assert main(["run", *TINY.split(), "data=lines", f"dir={tmp_path / 'x'}"]) == 2
     assert "data set 'lines' is a family: write data=lines:NAME." in capsys.readouterr().err

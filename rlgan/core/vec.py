@@ -21,7 +21,7 @@ from rlgan.core.protocols import Env, Observation, State, Step
 from rlgan.core.rows import where
 from rlgan.errors import EnvError, guarded
 from rlgan.report.statistics import Statistics
-from rlgan.store.state import Saved
+from rlgan.store.state import Saved, same_data
 from rlgan.watchdog import Watchdog
 
 STUCK = "forbids every action in some state: its action_mask(state) must leave at least one of each choice"
@@ -161,9 +161,8 @@ class VecEnv(Saved, VectorEnv):
         return {**super().state_dict(), "protocol": self.protocol}
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
-        """Copy a saved state in. ValueError: it was of other data."""
-        if tree["protocol"] != self.protocol:
-            raise ValueError(f"the env played data of {tree['protocol']!r:.200}, which has changed")
+        """Copy a saved state in. OtherData: it is of other data."""
+        same_data(tree["protocol"], self.protocol)
         # never in place, as in step
         self.state, self.over = {k: torch.empty_like(v) for k, v in self.state.items()}, torch.empty_like(self.over)
         super().load_state_dict(tree)

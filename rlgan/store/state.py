@@ -14,6 +14,14 @@ MISFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError,
 """What loading a state that does not fit may raise."""
 
 
+class OtherData(ValueError):
+    """A saved state is of other data than there is now."""
+
+    def __init__(self, then: str, now: str) -> None:
+        super().__init__(f"it is of data {then!r:.200}, and there is now {now!r:.200}")
+        self.then, self.now = then, now
+
+
 class Saved:
     """Gives a class its ``state_dict`` and ``load_state_dict``, from the names in ``kept``.
 
@@ -33,6 +41,12 @@ class Saved:
             raise ValueError(f"the state of its {type(self).__name__} is {type(tree).__name__} and must be a dict")
         for name in self.kept:
             setattr(self, name, restored(getattr(self, name), tree[name], name))
+
+
+def same_data(then: str, now: str) -> None:
+    """Refuse to go on with other data than that of a saved state: OtherData."""
+    if then != now:
+        raise OtherData(then, now)
 
 
 def reason(error: Exception) -> str:
