@@ -92,6 +92,10 @@ def test_a_hook_outranks_classes() -> None:
         ),
         (HOOK.replace("yield EnvSpec", "1 / 0\n    yield EnvSpec"), "env=./e.py raised ZeroDivisionError at line 10: "),
         (HOOK.replace("NoConfig, 'stands", "NoConfig, family=True, summary='stands"), "one EnvSpec that is no family"),
+        (
+            HOOK.replace("3.0", "'7'"),
+            "its score Score(who='optimum', value='7', source='by hand') is not a Score whose value is a number",
+        ),
         (HOOK.replace("yield EnvSpec", "yield 3; EnvSpec"), "./e.py yields 3, which is not a Spec"),
     ],
 )

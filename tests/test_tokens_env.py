@@ -95,6 +95,13 @@ def test_a_discriminator_pays_at_the_end(tmp_path: Path, capsys: pytest.CaptureF
     assert not paid[:-1].any()
     assert torch.allclose(paid[-1], trained.load(folder).learner.belief(actions), atol=1e-6)
     assert env.references() == {} and env.protocol.startswith("sha256=")
+    for given, said in (
+        ({"vocabulary": 8}, "vocabulary=8 .* 12"),
+        ({"length": 7}, "length=7 .* 6"),
+        ({"end": True}, "end=true .* false"),
+    ):
+        with pytest.raises(UsageError, match=f"^env.{said}: leave it out"):
+            TokensEnv(TokensConfig(judge=folder, **given), CPU)
     config = folder / "config.yaml"
     config.write_text(config.read_text().replace("steps: 30\n", "steps: 60\n"))
     with pytest.raises(UsageError, match="is at step 30 of 60, and a judge that learns would change the reward"):

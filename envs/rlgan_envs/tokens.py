@@ -63,6 +63,12 @@ class TokensEnv:
         if config.judge:
             self.judge, self.protocol = _judge(config.judge, self.device)
             vocabulary, self.length, end = self.judge.size, self.judge.length, self.judge.policy.end
+            for key, own in {"vocabulary": vocabulary, "length": self.length, "end": end is not None}.items():
+                if (given := getattr(config, key)) not in (own, getattr(TokensConfig, key)):
+                    wrong, right = (f"{value}".lower() for value in (given, own))
+                    raise UsageError(
+                        f"env.{key}={wrong} is not that of env.judge={config.judge}, which is {right}: leave it out"
+                    )
         if config.least and (end is None or config.least >= self.length):
             raise UsageError(
                 f"env.least={config.least} is for sequences that end by themselves, before {self.length} tokens: write "
