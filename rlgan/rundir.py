@@ -88,6 +88,13 @@ def check_free(folder: Path) -> None:
         raise UsageError(f"{folder} already holds a run: write another dir=, or `rlgan resume {quoted(folder)}`")
 
 
+def lengthened(run: Run, saved: Checkpoint, folder: Path, steps: int) -> Run:
+    """The run with other ``steps``. UsageError: it has made them already."""
+    if steps <= saved.step:
+        raise UsageError(f"the run in {folder} is at step {saved.step:,}: write steps= above that, or leave it out")
+    return replace(run, config=replace(run.config, steps=steps), as_preset=False)
+
+
 def quoted(folder: Path) -> str:
     """A folder as a shell takes it."""
     return shlex.quote(str(folder))
@@ -99,9 +106,16 @@ def _describe(run: Run, folder: Path) -> None:
         (folder / "versions.json").write_text(found + "\n", encoding="utf-8")
         if source := getattr(run.world.spec, "source", None):
             envfile.keep(source, folder)
-        (folder / "config.yaml").write_text(yaml.safe_dump(run.to_dict(), sort_keys=False), encoding="utf-8")
+        write_config(run, folder)
     except OSError as error:
         raise RlganError(f"the run directory {folder} could not be written: {error.strerror or error}") from error
+
+
+def write_config(run: Run, folder: Path) -> None:
+    """Write what a run is asked to do, whole or not at all."""
+    new = folder / "config.yaml.new"
+    new.write_text(yaml.safe_dump(run.to_dict(), sort_keys=False), encoding="utf-8")
+    new.replace(folder / "config.yaml")
 
 
 def _plugins(run: Run) -> dict[str, str]:
@@ -148,6 +162,7 @@ def last_saved(folder: Path, again: bool = False) -> str:
 _INFO = {
     "device": lambda value: value in ("cpu", "cuda"),
     "capture": lambda value: value in get_args(Captured),
+    "steps": lambda value: is_count(value, 2**63 - 1),
     "threads": lambda value: is_count(value, MAX_THREADS) and value > 0,
     "record_length": lambda value: is_count(value, MAX_BYTES),
     "wall": lambda value: isinstance(value, float),
@@ -209,11 +224,13 @@ def _is_file(text: str) -> bool:
     return Path(text).expanduser().is_file()
 
 
-def resumed(saved: Checkpoint, now: dict[str, str], exact: bool) -> str:
-    """Say from where a run goes on, and whether as it would have without a break."""
+def resumed(saved: Checkpoint, now: dict[str, str], exact: bool, steps: int) -> str:
+    """Say from where a run of ``steps`` goes on, and whether as it would have without a break."""
     old, new = ({k: v for k, v in found.items() if k != "python"} for found in (saved.info["versions"], now))
     names = [name for name in sorted(old | new) if old.get(name) != new.get(name)]
     doubts = [f"{name} was {old.get(name, 'absent')} and is {new.get(name, 'absent')}" for name in names]
+    if saved.info["steps"] != steps:
+        doubts.append(f"steps was {saved.info['steps']:,} and is {steps:,}")
     if not exact:
         doubts.append("deterministic=false")
     if doubts:

@@ -56,13 +56,15 @@ def train(run: Run) -> int:
         return _go(rundir.placed(run, folder), folder, None, stack)
 
 
-def resume(folder: Path) -> int:
-    """Continue a run from its newest checkpoint, bit for bit."""
+def resume(folder: Path, steps: int | None = None) -> int:
+    """Continue a run from its newest checkpoint, bit for bit; or to the end of other ``steps``."""
     run = rundir.load(folder)
     with rundir.locked(folder):
         root = folder / "checkpoints"
         saved = checkpoint.newest(root)
         rundir.check_same(saved, run, folder)
+        if steps is not None:
+            run = rundir.lengthened(run, saved, folder, steps)
         checkpoint.discard_unlisted(root, after=saved.step)
         with ExitStack() as stack:
             return _go(run, folder, saved, stack)
@@ -177,7 +179,8 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
     task = make(run, folder, device, saved.info["threads"] if saved else c.threads, stack)
     names = {role: part.name for role, part in run.parts.items()}
     versions = rundir.versions(run)
-    info = {**names, "versions": versions, "device": device.type, "threads": task.threads, "capture": mode}
+    how = {"device": device.type, "threads": task.threads, "capture": mode}
+    info = {**names, "versions": versions, "steps": c.steps, **how}
     trainer = Trainer(
         task.learner, task.stream, task.reward, _intervals(run), mode, task.evaluate, task.judge.rank, info
     )
@@ -212,8 +215,11 @@ def _go(run: Run, folder: Path, saved: checkpoint.Checkpoint | None, stack: Exit
         with rundir.fitting(saved, run, folder):
             trainer.load(saved, output.checkpoints)
         saved.tree.clear()  # it maps the checkpoint's file, which is removed one day
+        if saved.info["steps"] != c.steps:
+            rundir.write_config(run, folder)
+            trainer.finished = False
         exact = device.type == "cpu" or c.deterministic
-        say("this run has reached its end" if trainer.finished else rundir.resumed(saved, versions, exact))
+        say("this run has reached its end" if trainer.finished else rundir.resumed(saved, versions, exact, c.steps))
     trackers.run_start({"config": run.to_dict(), "dir": str(folder), "step": saved.step if saved else 0})
     stack.callback(trackers.run_end, {"dir": str(folder)})
     try:

@@ -341,6 +341,33 @@ def test_other_versions_are_said_not_to_be_exact(
     assert f", not exactly: torch was {torch.__version__} and is 9.9\n" in said(capsys)
 
 
+def test_a_run_is_made_longer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(
+        "generator=mle data=oracle preset=none data.vocabulary=12 data.length=6 data.samples=32 eval.samples=9 "
+        "generator.batch_size=8 checkpoint.every=4 record.every=4 threads=1"
+    )
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert main(["run", *words, "steps=20", f"dir={whole}"]) == 0
+    assert main(["run", *words, "steps=10", f"dir={run}"]) == 0
+    saved = newest(run)
+    said(capsys)
+    assert main(["resume", str(run), "steps=10"]) == 2
+    assert said(capsys) == f"rlgan: the run in {run} is at step 10: write steps= above that, or leave it out\n"
+    assert main(["resume", str(run), "stepz=20"]) == 2
+    assert "steps" in said(capsys) and newest(run) == saved and "steps: 10\n" in (run / "config.yaml").read_text()
+    assert main(["resume", str(run), "steps=20"]) == 0
+    error = said(capsys)
+    assert "mle on oracle: 20 steps" in error and "from step 10, not exactly: steps was 10 and is 20\n" in error
+    longer, straight = (trained.load(folder).learner.state_dict()["policy"] for folder in (run, whole))
+    assert all(torch.equal(longer[name], straight[name]) for name in straight)  # it has nothing that anneals
+    assert [row["step"] for row in record.read(run / "metrics.jsonl") if row["kind"] == "eval"] == [10, 20]
+    assert (run / "config.yaml").read_text() == (whole / "config.yaml").read_text()
+    assert main(["resume", str(run)]) == 0
+    assert "this run has reached its end" in said(capsys)
+    rewrite(run, lambda tree: tree.update(steps=24))  # by hand
+    assert main(["resume", str(run)]) == 0 and newest(run).name == "step_24"
+
+
 def test_a_resume_keeps_the_threads(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rewrite(run, lambda tree: tree.update(threads=2))
     assert main(["resume", str(run)]) == 0

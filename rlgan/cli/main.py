@@ -100,12 +100,20 @@ def run(context: click.Context, words: tuple[str, ...], dry_run: bool, wants_hel
 
 @cli.command()
 @click.argument("run_dir")
-def resume(run_dir: str) -> int:
-    """Go on with a run from its newest checkpoint: rlgan resume DIR|last."""
-    path = find_run(run_dir)
+@click.argument("words", nargs=-1)
+def resume(run_dir: str, words: tuple[str, ...]) -> int:
+    """Go on with a run from its newest checkpoint: rlgan resume DIR|last [steps=N].
+
+    \b
+    rlgan resume last steps=2M    a run that has reached its end, or not, goes on until step 2,000,000
+    """
+    from rlgan import config
+    from rlgan.cli.options import ResumeOptions
+
+    path, options = find_run(run_dir), config.read_options(words, ResumeOptions)
     from rlgan import session
 
-    return session.resume(path)
+    return session.resume(path, options.steps)
 
 
 @cli.command(name="eval")

@@ -18,6 +18,14 @@ def _names_a_checkpoint(text: str) -> bool:
 
 
 @dataclass(frozen=True)
+class ResumeOptions:
+    """Keys of ``rlgan resume``."""
+
+    steps: Annotated[int, Ge(1)] | None = None
+    """How long the run is from now on; none = as it was."""
+
+
+@dataclass(frozen=True)
 class OfACheckpoint:
     """What is looked at."""
 
