@@ -197,7 +197,9 @@ def test_eval_watch_and_resume(fake: dict[str, Any], capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == "film.mp4\n"
     fake["result"] = 130
     assert cli.main(["resume", str(old)]) == 130
-    assert fake["resume"] == (old,)
+    assert fake["resume"] == (old, None)
+    assert cli.main(["resume", str(old), "steps=2M"]) == 130
+    assert fake["resume"] == (old, 2_000_000)
 
 
 def test_bad_run_directories_and_words(fake: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,17 +85,19 @@ class TokenLSTM(nn.Module):
     def measure(self, tokens: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """As `log_prob`, and the entropy (n, L) of the distribution that each token is drawn from; in pieces."""
         rows = max(1, PIECE[tokens.device.type] // (self.vocabulary * tokens.shape[1]))
-        found: list[tuple[Tensor, Tensor]] = []
+        # written in place: small tensors that outlive the large ones of their piece would leave holes in the heap
+        found = self.out.new_empty(2, *tokens.shape)
         # remembering for so few rows as their logits allow would be slow; a unit takes 8 numbers for each token
-        for many in tokens.split(max(rows, REMEMBERED // (8 * self.size * tokens.shape[1]))):
-            for part, hidden in zip(many.split(rows), self.states(many)[0].split(rows, 1), strict=True):
+        many = max(rows, REMEMBERED // (8 * self.size * tokens.shape[1]))
+        for read, write in zip(tokens.split(many), found.split(many, 1), strict=True):
+            pieces = (read.split(rows), self.states(read)[0].split(rows, 1), write.split(rows, 1))
+            for part, hidden, (taken, entropy) in zip(*pieces, strict=True):
                 log = (self.logits(hidden) / temperature).log_softmax(-1)
                 counts = counted(part, self.end)
-                taken = log.gather(-1, part.T.unsqueeze(-1)).squeeze(-1).T
+                torch.mul(log.gather(-1, part.T.unsqueeze(-1)).squeeze(-1).T, counts, out=taken)
                 # a logit of -inf has probability 0 and adds nothing
-                entropy = -(log.exp() * log.clamp_min(-1e30)).sum(-1).T
-                found.append((taken * counts, entropy * counts))
-        return torch.cat([log for log, _ in found]), torch.cat([entropy for _, entropy in found])
+                torch.mul(-(log.exp() * log.clamp_min(-1e30)).sum(-1).T, counts, out=entropy)
+        return found[0], found[1]
 
     @torch.no_grad()
     def draw(self, hidden: Tensor, last: Tensor, uniform: Tensor, temperature: float = 1.0) -> Tensor:
