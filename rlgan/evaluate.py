@@ -10,6 +10,10 @@ from torch import Tensor
 
 from rlgan.core.protocols import Policy
 from rlgan.core.stream import Stream
+from rlgan.errors import EnvError
+
+ENDLESS = 100_000
+"""Steps after which a game without a time limit is given up."""
 
 
 def play(
@@ -24,6 +28,9 @@ def play(
     The first-finished games of many copies are the short ones, so each copy's first k games are counted, whenever they
     end. Returns raw ``returns`` and ``lengths`` in order of copy and game. ``on_row`` sees every row, with whether a
     game is ``over`` with it, and whether it ``counts``, as a step of a counted game. The copies are of one group.
+
+    Raises:
+        EnvError: a game has no end, and its env no time limit.
     """
     n, device = env.num_envs, env.device
     quota = -(-episodes // n)
@@ -36,6 +43,11 @@ def play(
         row = stream.receive(0)
         total += row["reward"]
         length += row["valid"]
+        if env.max_steps is None and length.max() > ENDLESS:
+            raise EnvError(
+                f"a game of {env.name} is not over after {ENDLESS:,} steps, and nothing limits it: write "
+                "env.max_steps=1000, or max_steps under env in the config.yaml of a run that there is"
+            )
         if on_row is not None:
             open_copies = torch.tensor([len(g) < quota for g in games], device=device)
             on_row({**row, "over": stream.over, "counts": row["valid"] & open_copies})

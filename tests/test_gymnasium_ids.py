@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlgan import evaluate
 from rlgan.errors import EnvError, PluginError, UsageError
 from rlgan.simulators.host import HostVecEnv
 from rlgan_envs import gymnasium_ids
@@ -105,6 +106,53 @@ def test_an_envs_own_vector_class():
     env.close()
     with pytest.raises(UsageError, match=r"FrozenLake-v1 has no vector class .* use env\.vectorization=sync or async"):
         make(GymConfig("vector_entry_point"), "FrozenLake-v1", 2)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_arguments_of_the_env_and_a_limit_of_ones_own(mode):
+    env = make(GymConfig(mode, max_steps=3, kwargs=("is_slippery=false", "map_name=8x8")), "FrozenLake-v1", 2)
+    assert env.single_observation_space.n == 64 and env.max_steps == 3
+    obs, _ = env.reset(seed=0)
+    # to the right without slipping, and cut off after three steps
+    for step in range(1, 4):
+        obs, _, terminated, truncated, _ = env.step(np.array([2, 2]))
+        assert obs.tolist() == [step, step] and not terminated.any() and truncated.tolist() == [step == 3] * 2
+    env.close()
+
+
+def test_an_own_vector_class_takes_them_too():
+    config = GymConfig("vector_entry_point", max_steps=4, kwargs=("sutton_barto_reward=true",))
+    env = make(config, "CartPole-v1", 2)
+    env.reset(seed=0)
+    rows = [env.step(np.array([0, 1])) for _ in range(4)]
+    assert not any(row[1].any() for row in rows) and [row[3].tolist() for row in rows] == [[False] * 2] * 3 + [
+        [True] * 2
+    ]
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("slippery", "it is no name=value"), ("2x=1", "it is no"), ("a={:", "parsing")]
+)
+def test_arguments_that_are_none(text, reason):
+    with pytest.raises(
+        UsageError, match=rf"^env.kwargs has '.*' \(.*{reason}.*\): write env.kwargs=\[is_slippery=false"
+    ):
+        make(GymConfig(kwargs=(text,)), "FrozenLake-v1", 1)
+    with pytest.raises(EnvError, match="cannot be made: TypeError: .* unexpected keyword argument 'slip'"):
+        make(GymConfig(kwargs=("slip=1",)), "FrozenLake-v1", 1)
+
+
+def test_a_game_that_nothing_ends_is_given_up(monkeypatch):
+    monkeypatch.setattr(evaluate, "ENDLESS", 50)
+
+    def stay(obs, memory, step, explore):
+        return {"action": torch.full((3,), 3)}, None  # against the wall
+
+    with pytest.raises(
+        EnvError, match=r"a game of gym:CliffWalking-v1 is not over after 50 steps, and nothing limits it"
+    ):
+        evaluate.play(host("CliffWalking-v1"), stay, lambda n: None, 3)
 
 
 def test_a_package_that_registers_its_ids():

@@ -12,10 +12,12 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import gymnasium
 import numpy as np
+import yaml
+from annotated_types import Gt
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import FlattenObservation
@@ -34,6 +36,10 @@ class GymConfig:
 
     vectorization: Literal["sync", "async", "vector_entry_point"] = "sync"
     """sync: one after the other; async: a process each, for slow simulators; vector_entry_point: the env's own."""
+    max_steps: Annotated[int, Gt(0)] | None = None
+    """Steps after which a game is cut off; none = the id's own limit, if it has one."""
+    kwargs: tuple[str, ...] = ()
+    """What each copy is made with, as [is_slippery=false,map_name=8x8]; values are read as YAML."""
 
 
 class Numbered(gymnasium.Wrapper):
@@ -65,7 +71,7 @@ class GymVector(VectorEnv):
 
     def __init__(self, argument: str, copies: int, config: GymConfig, render: bool = False) -> None:
         spec = _find(argument)
-        self.sim = _make(spec, copies, config.vectorization, render)
+        self.sim = _make(spec, copies, config, render)
         self._asynchronous = config.vectorization == "async"
         self.num_envs, self.metadata = copies, self.sim.metadata
         if render and "rgb_array" not in self.metadata.get("render_modes", ()):
@@ -73,7 +79,7 @@ class GymVector(VectorEnv):
         self.single_observation_space = self.sim.single_observation_space
         self.single_action_space = self.sim.single_action_space
         self.observation_space, self.action_space = self.sim.observation_space, self.sim.action_space
-        self.max_steps = spec.max_episode_steps
+        self.max_steps = config.max_steps or spec.max_episode_steps
         self._actions: Array | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -126,11 +132,13 @@ def _find(argument: str) -> gymnasium.envs.registration.EnvSpec:
         ) from error
 
 
-def _make(spec: gymnasium.envs.registration.EnvSpec, copies: int, mode: str, render: bool) -> Any:
-    own = mode == "vector_entry_point"
+def _make(spec: gymnasium.envs.registration.EnvSpec, copies: int, config: GymConfig, render: bool) -> Any:
+    own = config.vectorization == "vector_entry_point"
     if own and spec.vector_entry_point is None:
         raise UsageError(f"{spec.id} has no vector class of its own: use env.vectorization=sync or async.")
     count = itertools.count()
+    limit = {} if config.max_steps is None else {"max_episode_steps": config.max_steps}
+    given = dict(_pair(text) for text in config.kwargs)
 
     def wrap(env: gymnasium.Env) -> gymnasium.Wrapper:
         if isinstance(env.observation_space, spaces.Dict | spaces.Tuple):
@@ -141,11 +149,13 @@ def _make(spec: gymnasium.envs.registration.EnvSpec, copies: int, mode: str, ren
         return gymnasium.make_vec(
             spec.id,
             copies,
-            vectorization_mode=mode,
+            vectorization_mode=config.vectorization,
             vector_kwargs=None if own else {"autoreset_mode": AutoresetMode.NEXT_STEP},
             wrappers=None if own else [wrap],
             # an env that draws nothing need not take the argument
             **({"render_mode": "rgb_array"} if render else {}),
+            **limit,
+            **given,
         )
     except gymnasium.error.DependencyNotInstalled as error:
         place = str(spec.entry_point)
@@ -154,6 +164,18 @@ def _make(spec: gymnasium.envs.registration.EnvSpec, copies: int, mode: str, ren
         raise PluginError(f"env=gym:{spec.id} needs a simulator that is not installed: {remedy}") from error
     except Exception as error:
         raise EnvError(f"env=gym:{spec.id} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """A name and a value of ``name=value``."""
+    name, equals, value = text.partition("=")
+    try:
+        if not (equals and name.isidentifier()):
+            raise ValueError("it is no name=value")
+        return name, yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"env.kwargs has {text!r} ({reason}): write env.kwargs=[is_slippery=false]") from error
 
 
 def make(config: GymConfig, argument: str, copies: int, render: bool = False) -> GymVector:
