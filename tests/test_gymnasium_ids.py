@@ -139,7 +139,7 @@ def test_arguments_that_are_none(text, reason):
         UsageError, match=rf"^env.kwargs has '.*' \(.*{reason}.*\): write env.kwargs=\[is_slippery=false"
     ):
         make(GymConfig(kwargs=(text,)), "FrozenLake-v1", 1)
-    with pytest.raises(EnvError, match="cannot be made: TypeError: .* unexpected keyword argument 'slip'"):
+    with pytest.raises(EnvError, match=r"cannot be made: TypeError: .* unexpected keyword argument 'slip'"):
         make(GymConfig(kwargs=("slip=1",)), "FrozenLake-v1", 1)
 
 
