@@ -268,7 +268,7 @@ def test_a_run_does_not_go_on_with_other_prices(tmp_path, capsys):
     config.write_text(config.read_text().replace("steps: 64\n", "steps: 128\n"))
     path.write_text("d,A,B\n" + "".join(rows).replace(",3,", ",3.5,"))
     assert main(["resume", str(run)]) == 2
-    assert "the env played data of 'sha256=" in capsys.readouterr().err
+    assert f"the run in {run} was trained on data of 'sha256=" in capsys.readouterr().err
     path.write_text("d,A,B\n" + "".join(rows))
     assert main(["resume", str(run)]) == 0
 
