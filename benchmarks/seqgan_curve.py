@@ -20,6 +20,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from rlgan.report.record import read
+from rlgan.store import checkpoint
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 LABELS = {"pretrain": "passes of maximum likelihood", "adversarial": "adversarial rounds"}
@@ -51,7 +52,10 @@ def from_folder(folder: Path) -> dict[str, Any]:
             phase, at = place(row["step"], config["generator"], config["data"]["samples"])
             points[phase].append([at, row["nll_oracle"], row["nll_test"]])
     found = {"generator": config["generator"]["name"], "seed": config["seed"], "capture": config["capture"]}
-    found |= {"device": config["device"], "eps_hat": config["generator"].get("eps_hat", False)}
+    device = config["device"]
+    if device == "auto":
+        device = checkpoint.newest(folder / "checkpoints").info["device"]
+    found |= {"device": device, "eps_hat": config["generator"].get("eps_hat", False)}
     return {**found, "columns": ["passes or rounds", "nll_oracle", "nll_test"], **points}
 
 
