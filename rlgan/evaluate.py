@@ -46,7 +46,8 @@ def play(
         if env.max_steps is None and length.max() > ENDLESS:
             raise EnvError(
                 f"a game of {env.name} is not over after {ENDLESS:,} steps, and nothing limits it: write "
-                "env.max_steps=1000, or max_steps under env in the config.yaml of a run that there is"
+                "env.max_steps=1000 (in a run that there is: max_steps under env in its config.yaml); an env without "
+                "this key needs a max_steps of its own"
             )
         if on_row is not None:
             open_copies = torch.tensor([len(g) < quota for g in games], device=device)

@@ -188,22 +188,31 @@ def plain(value: Any) -> Any:
 
 def read_file(name: str) -> dict[str, Any]:
     """A config file as dotted keys; ``agent: {name: dqn, lr: 0.1}`` gives ``agent`` and ``agent.lr``."""
-    import yaml
-
     try:
-        tree = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        text = Path(name).read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot read @{name}: {error.strerror}.") from None
-    except RecursionError:
-        raise UsageError(f"@{name} is nested too deeply to be read.") from None
-    # PyYAML's constructors let out what int(), date() and their like raise for a value such as 2001-99-99
-    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise UsageError(f"@{name} is not YAML: {' '.join(str(error).split())}.") from None
+    except ValueError as error:
+        raise UsageError(f"@{name} is not YAML: {error}.") from None
+    tree = from_yaml(text, f"@{name}")
     if not isinstance(tree, dict):
         raise UsageError(f"@{name} holds no settings: it must map keys to values, as in `agent: dqn`.")
     if _size(tree, MAX_DEPTH) > MAX_VALUES:
         raise UsageError(f"@{name} is nested deeper than {MAX_DEPTH} levels, or holds more than {MAX_VALUES} values.")
     return flat(tree)
+
+
+def from_yaml(text: str, name: str) -> Any:
+    """What YAML says. UsageError: it is none; ``name`` is what the sentence calls it."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise UsageError(f"{name} is nested too deeply to be read.") from None
+    # PyYAML's constructors let out what int(), date() and their like raise for a value such as 2001-99-99
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UsageError(f"{name} is not YAML: {' '.join(str(error).split())}.") from None
 
 
 def _size(tree: Any, depth: int) -> int:

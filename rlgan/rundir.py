@@ -106,16 +106,23 @@ def _describe(run: Run, folder: Path) -> None:
         (folder / "versions.json").write_text(found + "\n", encoding="utf-8")
         if source := getattr(run.world.spec, "source", None):
             envfile.keep(source, folder)
-        write_config(run, folder)
     except OSError as error:
-        raise RlganError(f"the run directory {folder} could not be written: {error.strerror or error}") from error
+        raise _unwritten(folder, error) from error
+    write_config(run, folder)
 
 
 def write_config(run: Run, folder: Path) -> None:
     """Write what a run is asked to do, whole or not at all."""
     new = folder / "config.yaml.new"
-    new.write_text(yaml.safe_dump(run.to_dict(), sort_keys=False), encoding="utf-8")
-    new.replace(folder / "config.yaml")
+    try:
+        new.write_text(yaml.safe_dump(run.to_dict(), sort_keys=False), encoding="utf-8")
+        new.replace(folder / "config.yaml")
+    except OSError as error:
+        raise _unwritten(folder, error) from error
+
+
+def _unwritten(folder: Path, error: OSError) -> RlganError:
+    return RlganError(f"the run directory {folder} could not be written: {error.strerror or error}")
 
 
 def _plugins(run: Run) -> dict[str, str]:
@@ -175,6 +182,7 @@ _INFO = {
 
 def check_same(saved: Checkpoint, run: Run, folder: Path) -> None:
     """Refuse a checkpoint of other plugins, or one that does not say how it was made."""
+    saved.info.setdefault("steps", run.config.steps)  # of checkpoints from before a run could be made longer
     for key, sound in _INFO.items():
         if key not in saved.info or not sound(saved.info[key]):
             value = saved.info.get(key, "missing")

@@ -168,7 +168,10 @@ def fault(spec: Spec) -> str:
         return f"its config {spec.config!r} is not a dataclass"
     if any(entry.name == "name" for entry in fields(spec.config)):
         return "its config has a field 'name', which a config file needs for the plugin's own name"
-    for score in spec.scores if isinstance(spec, EnvSpec) else ():
+    scores = spec.scores if isinstance(spec, EnvSpec) else ()
+    if not isinstance(scores, tuple):
+        return f"its scores {scores!r} are not a tuple"
+    for score in scores:
         if not (isinstance(score, Score) and isinstance(score.value, float | int)):
             return f"its score {score!r} is not a Score whose value is a number"
     return ""

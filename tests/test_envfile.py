@@ -96,6 +96,7 @@ def test_a_hook_outranks_classes() -> None:
             HOOK.replace("3.0", "'7'"),
             "its score Score(who='optimum', value='7', source='by hand') is not a Score whose value is a number",
         ),
+        (HOOK.replace(",))", "))"), "its scores Score(who='optimum', value=3.0, source='by hand') are not a tuple"),
         (HOOK.replace("yield EnvSpec", "yield 3; EnvSpec"), "./e.py yields 3, which is not a Spec"),
     ],
 )

@@ -132,12 +132,16 @@ def test_an_own_vector_class_takes_them_too():
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("slippery", "it is no name=value"), ("2x=1", "it is no"), ("a={:", "parsing")]
+    ("text", "sentence"),
+    [
+        ("slippery", r"env.kwargs has 'slippery': write name=value, as in env.kwargs=\[is_slippery=false\]"),
+        ("2x=1", "env.kwargs has '2x=1': write name=value"),
+        ("a={:", "'a={:' in env.kwargs is not YAML: while parsing a flow node"),
+        ("a=!!timestamp x", "'a=!!timestamp x' in env.kwargs is not YAML: "),
+    ],
 )
-def test_arguments_that_are_none(text, reason):
-    with pytest.raises(
-        UsageError, match=rf"^env.kwargs has '.*' \(.*{reason}.*\): write env.kwargs=\[is_slippery=false"
-    ):
+def test_arguments_that_are_none(text, sentence):
+    with pytest.raises(UsageError, match=sentence):
         make(GymConfig(kwargs=(text,)), "FrozenLake-v1", 1)
     with pytest.raises(EnvError, match=r"cannot be made: TypeError: .* unexpected keyword argument 'slip'"):
         make(GymConfig(kwargs=("slip=1",)), "FrozenLake-v1", 1)

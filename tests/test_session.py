@@ -364,6 +364,11 @@ def test_a_run_is_made_longer(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert (run / "config.yaml").read_text() == (whole / "config.yaml").read_text()
     assert main(["resume", str(run)]) == 0
     assert "this run has reached its end" in said(capsys)
+    (run / "config.yaml.new").mkdir()
+    assert main(["resume", str(run), "steps=22"]) == 1
+    assert said(capsys).endswith(f"rlgan: the run directory {run} could not be written: Is a directory\n")
+    assert "steps: 20\n" in (run / "config.yaml").read_text()
+    (run / "config.yaml.new").rmdir()
     rewrite(run, lambda tree: tree.update(steps=24))  # by hand
     assert main(["resume", str(run)]) == 0 and newest(run).name == "step_24"
 

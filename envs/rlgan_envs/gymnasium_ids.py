@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal
 
 import gymnasium
 import numpy as np
-import yaml
 from annotated_types import Gt
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -24,6 +23,7 @@ from gymnasium.wrappers import FlattenObservation
 
 from rlgan.errors import EnvError, PluginError, UsageError
 from rlgan.hookspecs import hookimpl
+from rlgan.runconfig import from_yaml
 from rlgan.specs import EnvSpec
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -169,13 +169,9 @@ def _make(spec: gymnasium.envs.registration.EnvSpec, copies: int, config: GymCon
 def _pair(text: str) -> tuple[str, Any]:
     """A name and a value of ``name=value``."""
     name, equals, value = text.partition("=")
-    try:
-        if not (equals and name.isidentifier()):
-            raise ValueError("it is no name=value")
-        return name, yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"env.kwargs has {text!r} ({reason}): write env.kwargs=[is_slippery=false]") from error
+    if not (equals and name.isidentifier()):
+        raise UsageError(f"env.kwargs has {text!r}: write name=value, as in env.kwargs=[is_slippery=false]")
+    return name, from_yaml(value, f"{text!r} in env.kwargs")
 
 
 def make(config: GymConfig, argument: str, copies: int, render: bool = False) -> GymVector:
