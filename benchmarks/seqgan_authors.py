@@ -7,8 +7,9 @@
 Their generator, rollout and discriminator are read from the checkout and run by TensorFlow 2's layer for version 1;
 names that moved are replaced. Networks of the published protocol, float32, without dropout, whose random
 numbers the two do not share. Prints how far an average weight moved, and how far the two are apart then, with Adam's
-epsilon as TensorFlow has it and as torch has it; the rewards of one batch are compared too. Saves
-docs/results/seqgan_authors.json.
+epsilon as TensorFlow has it and as torch has it; the rewards of one batch are compared too. At last the discriminator
+learns the same batches over and over with dropout, from the same weights: the mean loss of each pass, of theirs once
+and of ours twice. Saves docs/results/seqgan_authors.json.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ from torch import Tensor
 
 from rlgan.core.protocols import DataSet
 from rlgan.tokens import Tokens
-from rlgan_generators.seqgan import SeqGAN, SeqGANConfig
+from rlgan_generators.seqgan import SeqGAN, SeqGANConfig, half_squares
 
 VOCABULARY, LENGTH, BATCH, ROLLOUTS = 5_000, 20, 64, 4
+SEQUENCES, PASSES = 2_496, 15
 UPDATES = {"discriminator": 40, "likelihood": 20, "policy gradient": 20}
 RENAMED = {
     "import tensorflow as tf": "import tensorflow.compat.v1 as tf",
@@ -69,8 +71,12 @@ class Theirs:
         self.rollout = module(checkout, "rollout").ROLLOUT(self.g, 0.8)
         self.widths = config.widths
         self.session = tf.Session()
-        self.session.run(tf.global_variables_initializer())
+        self.restart()
         self.popularity = self.rng.dirichlet(np.full(VOCABULARY, 0.05))
+
+    def restart(self) -> None:
+        """Draw all weights anew."""
+        self.session.run(tf.global_variables_initializer())
 
     def policy(self) -> dict[str, Tensor]:
         """Weights of the generator as ours are laid out."""
@@ -111,8 +117,7 @@ class Theirs:
         if part == "discriminator":
             mixed = np.concatenate((self.real(BATCH // 2), self.made()[: BATCH // 2]))
             is_real = np.arange(BATCH) < BATCH // 2
-            fed = {self.d.input_x: mixed, self.d.input_y: np.stack((~is_real, is_real), 1), self.d.dropout_keep_prob: 1}
-            self.session.run(self.d.train_op, fed)
+            self.learn(mixed, is_real, 1.0)
             return {"mixed": torch.from_numpy(mixed).long(), "is_real": torch.from_numpy(is_real)}
         if part == "likelihood":
             real = self.real(BATCH)
@@ -124,6 +129,11 @@ class Theirs:
         self.session.run(self.g.g_updates, {self.g.x: tokens, self.g.rewards: reward})
         return {"tokens": torch.from_numpy(tokens).long(), "reward": torch.from_numpy(reward)}
 
+    def learn(self, mixed: np.ndarray, is_real: np.ndarray, keep: float) -> float:
+        """One update of the discriminator; its loss before."""
+        fed = {self.d.input_x: mixed, self.d.input_y: np.stack((~is_real, is_real), 1), self.d.dropout_keep_prob: keep}
+        return float(self.session.run([self.d.train_op, self.d.loss], fed)[1])
+
     def rewards(self, tokens: np.ndarray) -> Tensor:
         return torch.from_numpy(self.rollout.get_reward(self.session, tokens, ROLLOUTS, self.d))
 
@@ -133,6 +143,32 @@ def apart(ours: dict[str, Tensor], theirs: dict[str, Tensor], start: dict[str, T
     pairs = [((theirs[k] - start[k]).abs().flatten(), (ours[k] - theirs[k]).abs().flatten()) for k in start]
     moved, off = (torch.cat(part) for part in zip(*pairs, strict=True))
     return {"moved": float(moved.mean()), "apart": float(off.mean()), "most_apart": float(off.max())}
+
+
+def passes(theirs: Theirs, config: SeqGANConfig, data: DataSet) -> dict[str, list[list[float]]]:
+    """Mean losses of the discriminator over passes, with dropout: one run of theirs and two of ours.
+
+    What it shall tell apart is of one distribution, so that it can only learn it by heart.
+    """
+    theirs.restart()
+    both = np.concatenate([theirs.made() for _ in range(2 * SEQUENCES // BATCH)])
+    batches = [(both[rows], rows < SEQUENCES) for rows in theirs.rng.permutation(len(both)).reshape(-1, BATCH)]
+    start = theirs.discriminator()
+    found = {"theirs": [[]], "ours": [[], []]}
+    for _ in range(PASSES):
+        losses = [theirs.learn(mixed, is_real, 1 - config.dropout) for mixed, is_real in batches]
+        found["theirs"][0].append(float(np.mean(losses)))
+    for run in found["ours"]:
+        gan = SeqGAN(data, config, torch.device("cpu"))
+        gan.discriminator.load_state_dict(start)
+        for _ in range(PASSES):
+            losses = []
+            for mixed, is_real in batches:
+                rest = config.decay * float(half_squares(gan.discriminator.out).detach())
+                batch = {"mixed": torch.from_numpy(mixed).long(), "is_real": torch.from_numpy(is_real)}
+                losses.append(float(gan.update(batch)["loss_d"]) + rest)
+            run.append(float(np.mean(losses)))
+    return found
 
 
 def learner(gan: SeqGAN, part: str) -> torch.nn.Module:
@@ -183,6 +219,11 @@ def main() -> None:
         f"rewards: of a whole sequence {last:.1e} apart at most; by completions, which are random, two calls of theirs"
     )
     print(f"are {within:.4f} apart on average, one of ours and one of theirs {between:.4f}")
+    curves = passes(theirs, dataclasses.replace(published(True), dropout=protocol(ROLLOUTS, "float32").dropout), data)
+    for who, runs in curves.items():
+        for run in runs:
+            print(f"discriminator with dropout, {who}: loss by passes", *(f"{loss:.3f}" for loss in run))
+    result["passes"] = curves
     versions = {"tensorflow": tf.__version__, "python": sys.version.split()[0]}
     print(machine.save("seqgan_authors", "repo", {**result, "versions": versions, "machine": machine.describe()}))
 

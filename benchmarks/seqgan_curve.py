@@ -1,10 +1,11 @@
-"""Draw SeqGAN's runs of the published protocol over the log of the authors' code.
+"""Draw SeqGAN's runs of the published protocol over the log of the authors' code and what others got with that code.
 
     python benchmarks/seqgan_curve.py NAME REFERENCE.csv RUN_DIR|RESULTS.json...
 
 Runs are `rlgan run generator=mle|seqgan data=oracle data.path=ORACLE preset=repo`, or what this once wrote of some. The
-log has the columns phase, epoch and nll. Writes docs/results/NAME.json and NAME.png, and prints each point and how far
-it is from the log, whose points are joined by lines.
+log has the columns phase, epoch and nll, and docs/results/seqgan-reruns.csv a column run besides. Writes
+docs/results/NAME.json and NAME.png, and prints each point and how far it is from the log, whose points are joined by
+lines; of each rerun how much of it is within ``BAND`` of the log.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from rlgan.report.record import read
 from rlgan.store import checkpoint
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
+BAND = 0.05
 LABELS = {"pretrain": "passes of maximum likelihood", "adversarial": "adversarial rounds"}
 
 
@@ -59,19 +61,33 @@ def from_folder(folder: Path) -> dict[str, Any]:
     return {**found, "columns": ["passes or rounds", "nll_oracle", "nll_test"], **points}
 
 
+def read_log(path: Path) -> dict[str, dict[str, dict[int, float]]]:
+    """Phases of runs, each by epoch; a log of one run has no column for it."""
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    with path.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            phases = found.setdefault(row.get("run", "the authors' log"), {phase: {} for phase in LABELS})
+            phases[row["phase"]][int(row["epoch"])] = float(row["nll"])
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
     parser.add_argument("reference", type=Path)
     parser.add_argument("runs", type=Path, nargs="+")
     given = parser.parse_args()
-    with given.reference.open(encoding="utf-8") as file:
-        log = [(row["phase"], int(row["epoch"]), float(row["nll"])) for row in csv.DictReader(file)]
+    (log,) = read_log(given.reference).values()
+    reruns = read_log(RESULTS / "seqgan-reruns.csv")
     runs = [run for path in given.runs for run in gather(path)]
     figure = Figure(figsize=(9, 3.6), dpi=130, layout="constrained")
     for axes, (phase, label) in zip(figure.subplots(1, 2), LABELS.items(), strict=True):
-        reference = {epoch: nll for other, epoch, nll in log if other == phase}
-        axes.plot([epoch + 1 for epoch in reference], list(reference.values()), color="0.6", label="the authors' log")
+        reference = log[phase]
+        for k, phases in enumerate(reruns.values()):
+            at = [epoch + 1 for epoch in phases[phase]]
+            name = None if k else "the same code, run by others"
+            axes.plot(at, list(phases[phase].values()), color="0.8", linewidth=1, label=name)
+        axes.plot([epoch + 1 for epoch in reference], list(reference.values()), color="0.4", label="the authors' log")
         for run in runs:
             points = run[phase]
             who = f"{run['generator']} {run['seed']} on {run['device']}" + ", torch's epsilon" * (not run["eps_hat"])
@@ -81,6 +97,15 @@ def main() -> None:
                 if 1 <= at <= max(reference) + 5:
                     difference = nll - float(np.interp(at - 1, list(reference), list(reference.values())))
                     print(f"{who}, {at:.0f} {label}: {nll:.3f}, {difference:+.3f} beside the log")
+        for name, phases in reruns.items():
+            off = {epoch: nll - reference[epoch] for epoch, nll in phases[phase].items() if epoch in reference}
+            worst = max(off, key=lambda epoch: abs(off[epoch]))
+            near = sum(abs(x) <= BAND for x in off.values())
+            lowest = min(phases[phase].values())
+            print(
+                f"{name}, {label}: {near} of {len(off)} points within {BAND} of the log, worst {off[worst]:+.3f} after "
+                f"{worst + 1}, lowest {lowest:.3f}"
+            )
         axes.set(xlabel=label, ylabel="NLL_oracle", ylim=(8.6, 9.5))
         axes.legend()
     figure.savefig(RESULTS / f"{given.name}.png")
